@@ -1,0 +1,33 @@
+/** Moments are `us`: integer microseconds since the epoch, UTC. They stay exact as numbers until the year 2255. */
+
+/** Microseconds of an hour. */
+export const HOUR_US = 3_600_000_000
+
+let cachedSecond = -1
+let cachedPrefix = ''
+
+/** ISO 8601 UTC with milliseconds: `2023-12-14T15:30:45.123Z`. */
+export function isoMs(us: number): string {
+  const ms = Math.floor(us / 1000)
+  const second = Math.floor(ms / 1000)
+  if (second !== cachedSecond) {
+    cachedSecond = second
+    cachedPrefix = new Date(second * 1000).toISOString().slice(0, 20)
+  }
+  const rest = ms - second * 1000
+  return `${cachedPrefix}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`
+}
+
+/** The number of the hour since the epoch. */
+export function hourOf(us: number): number {
+  return Math.floor(us / HOUR_US)
+}
+
+const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/** Milliseconds of a duration such as `500ms`, `2s`, `5m`, `6h`, `5d`; undefined when it is not one. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(text.trim())
+  if (!match) return undefined
+  return Math.round(Number.parseFloat(match[1]!) * UNITS[match[2]!]!)
+}
