@@ -1,0 +1,101 @@
+import { priceKey } from '../core/decimal.ts'
+import { Ladder } from './ladder.ts'
+
+/** One price of an L2 book: text as sent; `orders` is null where the exchange does not tell a count. */
+export interface Level2 {
+  readonly key: number
+  price: string
+  size: string
+  orders: string | null
+}
+
+/** What `LevelBook.state` gives: levels best first, `[price, size, orders]`. */
+export interface LevelBookState {
+  bids: [string, string, string | null][]
+  asks: [string, string, string | null][]
+}
+
+/** A book of price levels. Prices and sizes must be valid decimals; callers check a whole frame before applying it. */
+export class LevelBook {
+  private readonly bids = new Ladder<Level2>()
+  private readonly asks = new Ladder<Level2>()
+
+  /** Sets a level. */
+  set(isAsk: boolean, price: string, size: string, orders: string | null): void {
+    const side = isAsk ? this.asks : this.bids
+    const key = isAsk ? -priceKey(price) : priceKey(price)
+    const place = side.find(key)
+    if (place < 0) side.insert(-place - 1, { key, price, size, orders })
+    else {
+      const level = side.rungs[place]!
+      level.price = price
+      level.size = size
+      level.orders = orders
+    }
+  }
+
+  /** Removes a level; false when there is none at the price. */
+  remove(isAsk: boolean, price: string): boolean {
+    const side = isAsk ? this.asks : this.bids
+    const place = side.find(isAsk ? -priceKey(price) : priceKey(price))
+    if (place < 0) return false
+    side.remove(place)
+    return true
+  }
+
+  /** Number of levels of a side. */
+  count(isAsk: boolean): number {
+    return (isAsk ? this.asks : this.bids).rungs.length
+  }
+
+  /** Empties the book. */
+  clear(): void {
+    this.bids.clear()
+    this.asks.clear()
+  }
+
+  /** The best price of a side as sent; null when the side is empty. */
+  best(isAsk: boolean): string | null {
+    return (isAsk ? this.asks : this.bids).best()?.price ?? null
+  }
+
+  /** Whether the best bid is at or above the best ask. */
+  get crossed(): boolean {
+    const bid = this.bids.best()
+    const ask = this.asks.best()
+    return bid !== undefined && ask !== undefined && bid.key >= -ask.key
+  }
+
+  /** The `depth` best levels of a side as JSON text: `[["43250.5","100","0","5"],…]`; `orders` may be null. */
+  top(isAsk: boolean, depth: number): string {
+    const rungs = (isAsk ? this.asks : this.bids).rungs
+    const end = Math.max(0, rungs.length - depth)
+    let text = '['
+    for (let at = rungs.length - 1; at >= end; at--) {
+      const level = rungs[at]!
+      const orders = level.orders === null ? 'null' : `"${level.orders}"`
+      text += `${text.length > 1 ? ',' : ''}["${level.price}","${level.size}","0",${orders}]`
+    }
+    return `${text}]`
+  }
+
+  /** The n-th best level of a side, from 0. */
+  at(isAsk: boolean, n: number): Level2 | undefined {
+    const rungs = (isAsk ? this.asks : this.bids).rungs
+    return rungs[rungs.length - 1 - n]
+  }
+
+  /** The whole book as plain data. */
+  state(): LevelBookState {
+    const rows = (side: Ladder<Level2>) =>
+      side.rungs.map((l): [string, string, string | null] => [l.price, l.size, l.orders]).reverse()
+    return { bids: rows(this.bids), asks: rows(this.asks) }
+  }
+
+  /** Replaces the book by what `state` gave. */
+  restore(state: LevelBookState): void {
+    this.clear()
+    for (const [price, size, orders] of state.bids.toReversed()) this.set(false, price, size, orders)
+    for (const [price, size, orders] of state.asks.toReversed()) this.set(true, price, size, orders)
+  }
+}

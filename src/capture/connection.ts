@@ -1,0 +1,182 @@
+import type { Exchange, FrameForm, Host, Session } from '../exchanges/exchange.ts'
+import { BookKeeper, type Home, type KeeperState } from './keeper.ts'
+import type { EngineConfig, Subject } from './subject.ts'
+
+/** What the engine asks of the world. Live, the wire does it; in a rebuild nobody does, as it has been done. */
+export interface Requests {
+  send(connection: string, text: string): void
+  hangup(connection: string, reason: string): void
+  /** Open another connection for the same instruments; this one ends soon. */
+  replace(connection: string, reason: string): void
+  /** The replacement is live: this connection may be closed. */
+  leave(connection: string): void
+  /** Every book of the connection is live, or refused for good. */
+  settled(connection: string): void
+  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
+}
+
+/** A connection as plain data. */
+export interface ConnectionState {
+  replaces: string | null
+  isReplaced: boolean
+  isSettled: boolean
+  session: unknown
+  keepers: KeeperState[]
+}
+
+/** One connection from its opening to its end: the exchange's session, a keeper for each instrument, the line at hand. */
+export class Connection implements Host, Home {
+  readonly name: string
+  readonly exchange: Exchange
+  readonly config: EngineConfig
+  readonly keepers: BookKeeper[]
+  private readonly session: Session
+  private readonly requests: Requests
+  us = 0
+  frame = 0
+  replaces: string | null
+  isReplaced = false
+  private isSettled = false
+  private cachedFrame = -1
+  private cachedSource = ''
+  private readonly sourceHead: string
+
+  constructor(
+    name: string,
+    exchange: Exchange,
+    config: EngineConfig,
+    subjects: Subject[],
+    replaces: string | null,
+    requests: Requests
+  ) {
+    this.name = name
+    this.exchange = exchange
+    this.config = config
+    this.replaces = replaces
+    this.requests = requests
+    this.sourceHead = `"conn":${JSON.stringify(name)},"frame":`
+    this.keepers = subjects.map((subject, index) => new BookKeeper(this, index, subject))
+    this.session = exchange.open(this)
+  }
+
+  get wantsTrades(): boolean {
+    return this.config.trades
+  }
+
+  get silenceMs(): number | null {
+    return this.config.silenceMs
+  }
+
+  /** `"conn":…,"frame":…` of the line at hand. */
+  get source(): string {
+    if (this.cachedFrame !== this.frame) {
+      this.cachedFrame = this.frame
+      this.cachedSource = this.sourceHead + this.frame
+    }
+    return this.cachedSource
+  }
+
+  /** `"conn":…,"frame":…` of another line of this connection. */
+  sourceOf(frame: number): string {
+    return this.sourceHead + frame
+  }
+
+  /** Moves to the next line. */
+  at(us: number, frame: number): void {
+    this.us = us
+    this.frame = frame
+  }
+
+  /** The connection is open. */
+  open(): void {
+    for (const keeper of this.keepers) keeper.status('connected', {})
+    this.session.onOpen()
+  }
+
+  /** Reads a frame without any effect. */
+  read(text: string): FrameForm {
+    return this.session.read(text)
+  }
+
+  /** Applies the frame read last. */
+  apply(): void {
+    this.session.apply()
+    if (!this.isSettled) this.settle()
+  }
+
+  /** Time passes. */
+  tick(): void {
+    this.session.onTick()
+    const before = this.sourceOf(this.frame - 1)
+    for (const keeper of this.keepers) keeper.tick(before)
+    if (!this.isSettled) this.settle()
+  }
+
+  private settle(): void {
+    for (let index = 0; index < this.keepers.length; index++) {
+      if (!this.keepers[index]!.live && !this.session.refused(index)) return
+    }
+    this.isSettled = true
+    this.requests.settled(this.name)
+    if (this.replaces !== null) this.requests.leave(this.replaces)
+  }
+
+  /** All books of the connection lose continuity. */
+  loseAll(reason: string, expected: number | null, received: number | null, recover: boolean): void {
+    for (const keeper of this.keepers) keeper.lose(reason, expected, received, recover)
+  }
+
+  resync(index: number, reason: string): void {
+    this.session.resync(index, reason)
+  }
+
+  /** Whether there are several instruments and the checksums of all of them fail. */
+  allFailing(): boolean {
+    const live = this.keepers.filter(keeper => keeper.live && !keeper.subject.checksumOff)
+    return live.length > 1 && live.every(keeper => keeper.failing)
+  }
+
+  /** Switches the verification of checksums off, loudly: not the books but the exchange's recipe has changed. */
+  stopVerifying(keepers: readonly BookKeeper[], reason: string): void {
+    const names = keepers.map(keeper => keeper.instrument.instId)
+    for (const keeper of keepers) keeper.subject.checksumOff = true
+    this.log('error', 'Checksum verification switched off: the exchange has changed', { instIds: names, reason })
+  }
+
+  send(text: string): void {
+    this.requests.send(this.name, text)
+  }
+
+  hangup(reason: string): void {
+    this.requests.hangup(this.name, reason)
+  }
+
+  replace(reason: string): void {
+    this.isReplaced = true
+    this.requests.replace(this.name, reason)
+  }
+
+  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+    this.requests.log(level, message, { exchange: this.exchange.id, conn: this.name, ...facts })
+  }
+
+  /** The connection as plain data. */
+  state(): ConnectionState {
+    return {
+      replaces: this.replaces,
+      isReplaced: this.isReplaced,
+      isSettled: this.isSettled,
+      session: this.session.state(),
+      keepers: this.keepers.map(keeper => keeper.state())
+    }
+  }
+
+  /** Takes what `state` gave. */
+  restore(state: ConnectionState): void {
+    this.replaces = state.replaces
+    this.isReplaced = state.isReplaced
+    this.isSettled = state.isSettled
+    this.session.restore(state.session)
+    state.keepers.forEach((keeper, index) => this.keepers[index]?.restore(keeper))
+  }
+}

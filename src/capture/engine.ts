@@ -1,0 +1,151 @@
+import { assert } from '../core/errors.ts'
+import type { Instrument, Level } from '../core/instrument.ts'
+import type { Exchange, FrameForm } from '../exchanges/exchange.ts'
+import { Connection, type ConnectionState, type Requests } from './connection.ts'
+import { type EngineConfig, type Sink, Subject, type SubjectState } from './subject.ts'
+
+/** Version of what `open` and `state` lines hold. */
+export const STATE_VERSION = 1
+
+/** Why a connection ended. `stopped` and `replaced` lose nothing. */
+export type CloseCause = 'stopped' | 'replaced' | 'lost'
+
+/** What an `open` line says about its connection, and what a `state` line repeats. */
+export interface OpenDetail {
+  readonly v: number
+  readonly config: EngineConfig
+  /** `[instId, level]` of every instrument of the connection. */
+  readonly instruments: readonly [string, Level][]
+  readonly replaces: string | null
+  /** What is known of the instruments; in the first line of a connection in an hour. */
+  readonly subjects?: readonly SubjectState[]
+}
+
+/** What a `state` line holds. */
+export interface StateDetail extends OpenDetail {
+  readonly connection: ConnectionState
+}
+
+/**
+ * The capture of one exchange as a pure function: lines of the frames feed in, records and requests out. Holds no
+ * socket, file, clock or timer. Live captures and rebuilds drive the same code with the same lines.
+ */
+export class Engine {
+  readonly subjects = new Map<string, Subject>()
+  private readonly connections = new Map<string, Connection>()
+  private readonly exchange: Exchange
+  private readonly sink: Sink
+  private readonly requests: Requests
+
+  constructor(exchange: Exchange, sink: Sink, requests: Requests) {
+    this.exchange = exchange
+    this.sink = sink
+    this.requests = requests
+  }
+
+  /** The instrument's subject, made when it is new. */
+  subject(instrument: Instrument, config: EngineConfig): Subject {
+    let subject = this.subjects.get(instrument.instId)
+    if (subject === undefined) {
+      subject = new Subject(instrument, config, this.sink)
+      this.subjects.set(instrument.instId, subject)
+    }
+    return subject
+  }
+
+  private connection(name: string): Connection {
+    const connection = this.connections.get(name)
+    assert(connection, `no open connection ${name}`)
+    return connection
+  }
+
+  private make(name: string, detail: OpenDetail): Connection {
+    const subjects = detail.instruments.map(([instId, level]) => {
+      const known = this.subjects.has(instId)
+      const subject = this.subject(this.exchange.describe(instId, level), detail.config)
+      const state = known ? undefined : detail.subjects?.find(s => s.instId === instId)
+      if (state) subject.restore(state)
+      return subject
+    })
+    const connection = new Connection(name, this.exchange, detail.config, subjects, detail.replaces, this.requests)
+    this.connections.set(name, connection)
+    return connection
+  }
+
+  /** `open`: a connection is established. */
+  open(us: number, name: string, frame: number, detail: OpenDetail): void {
+    const connection = this.make(name, detail)
+    connection.at(us, frame)
+    connection.open()
+  }
+
+  /** First half of `in`: reads the frame without any effect, so that its line can be written before its records. */
+  read(name: string, text: string): FrameForm {
+    return this.connection(name).read(text)
+  }
+
+  /** Second half of `in`: applies the frame read last. */
+  apply(us: number, name: string, frame: number): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    connection.apply()
+  }
+
+  /** `in`, of a frame that is no text or too large: kept, counted, not read. */
+  unreadable(us: number, name: string, frame: number, why: string): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    connection.log('error', 'Unreadable frame kept', { why })
+  }
+
+  /** `tick`: time has passed; snapshots are due. */
+  tick(us: number, name: string, frame: number): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    connection.tick()
+  }
+
+  /** `skip`: frames that came could not be kept. */
+  skip(us: number, name: string, frame: number, count: number): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    connection.loseAll('overload', null, count, true)
+  }
+
+  /** `close`: the connection has ended. */
+  close(us: number, name: string, frame: number, cause: CloseCause, code: number | null, reason: string): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    if (cause === 'lost') {
+      for (const keeper of connection.keepers) keeper.status('disconnected', { code, reason })
+      connection.loseAll('disconnect', null, code, false)
+    }
+    for (const keeper of connection.keepers) {
+      if (keeper.subject.primary === keeper) keeper.subject.primary = null
+    }
+    this.connections.delete(name)
+  }
+
+  /** `state`: a new hour opens with what is known. In a rebuild the connection comes to life by it. */
+  hour(us: number, name: string, frame: number, detail?: StateDetail): void {
+    const known = this.connections.get(name)
+    const connection = known ?? (detail && this.make(name, detail))
+    assert(connection, `no connection ${name} to open an hour with`)
+    if (known === undefined && detail) connection.restore(detail.connection)
+    connection.at(us, frame)
+    for (const keeper of connection.keepers) keeper.hour(us, connection.source)
+  }
+
+  /** What an `open` line must say of its instruments. */
+  subjectStates(instIds: readonly string[]): SubjectState[] {
+    return instIds
+      .map(id => this.subjects.get(id))
+      .filter(s => s !== undefined)
+      .map(s => s.state())
+  }
+
+  /** What a `state` line must say. */
+  connectionState(name: string): ConnectionState {
+    return this.connection(name).state()
+  }
+}

@@ -1,0 +1,333 @@
+import { LevelBook, type LevelBookState } from '../book/levels.ts'
+import { OrderBook, type OrderBookState } from '../book/orders.ts'
+import type { Instrument } from '../core/instrument.ts'
+import type { Exchange, Keeper, L2Frame, Trade } from '../exchanges/exchange.ts'
+import type { EngineConfig, HeldBook, Subject } from './subject.ts'
+
+/** How long a book may be crossed, or deeper than subscribed, before it counts as wrong. */
+const WRONG_US_MAX = 5_000_000
+
+/** A keeper as plain data. */
+export interface KeeperState {
+  stage: 'empty' | 'live' | 'broken'
+  primary: boolean
+  syncedUs: number
+  sequence: number | null
+  previous: number | null
+  checksum: number | null
+  mismatchesInRow: number
+  fresh: boolean
+  crossedUs: number | null
+  deepUs: number | null
+  book: OrderBookState | LevelBookState
+}
+
+/** What a keeper needs of its connection. */
+export interface Home {
+  readonly name: string
+  readonly exchange: Exchange
+  readonly config: EngineConfig
+  readonly keepers: readonly BookKeeper[]
+  readonly isReplaced: boolean
+  /** Receive time and number of the line at hand, and `"conn":…,"frame":…` of it. */
+  readonly us: number
+  readonly frame: number
+  readonly source: string
+  sourceOf(frame: number): string
+  resync(index: number, reason: string): void
+  allFailing(): boolean
+  stopVerifying(keepers: readonly BookKeeper[], reason: string): void
+  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
+}
+
+/** The book of one instrument on one connection: applies, verifies, and writes what it did where it is primary. */
+export class BookKeeper implements Keeper, HeldBook {
+  readonly orders = new OrderBook()
+  readonly levels = new LevelBook()
+  readonly subject: Subject
+  private readonly connection: Home
+  private readonly index: number
+  private stage: KeeperState['stage'] = 'empty'
+  syncedUs = 0
+  sequence: number | null = null
+  previous: number | null = null
+  checksum: number | null = null
+  private mismatchesInRow = 0
+  private fresh = false
+  private crossedUs: number | null = null
+  private deepUs: number | null = null
+  /** The line that changed the book last; a flagged snapshot reflects it, or the line before the one that tells of the loss. */
+  private changedFrame = 0
+
+  constructor(connection: Home, index: number, subject: Subject) {
+    this.connection = connection
+    this.index = index
+    this.subject = subject
+  }
+
+  get instrument(): Instrument {
+    return this.subject.instrument
+  }
+
+  get live(): boolean {
+    return this.stage === 'live'
+  }
+
+  /** The name of the connection that feeds this book. */
+  get connectionName(): string {
+    return this.connection.name
+  }
+
+  /** Whether a checksum of this book has failed twice or more without a right one since. */
+  get failing(): boolean {
+    return this.mismatchesInRow >= 2
+  }
+
+  private get isPrimary(): boolean {
+    return this.subject.primary === this
+  }
+
+  private get isL3(): boolean {
+    return this.instrument.level === 'l3'
+  }
+
+  beginImage(sequence: number | null, _exchangeTimeMs: number | null): void {
+    this.orders.clear()
+    this.levels.clear()
+    this.sequence = sequence
+    this.previous = null
+    this.checksum = null
+    this.crossedUs = this.deepUs = null
+    this.fresh = true
+  }
+
+  imageOrder(id: string, isAsk: boolean, price: string, size: string): void {
+    this.orders.set(id, isAsk, price, size)
+  }
+
+  endImage(image?: L2Frame): void {
+    const { us, source } = this.connection
+    this.stage = 'live'
+    this.changedFrame = this.connection.frame
+    this.syncedUs = us
+    if (image) this.note(image)
+    const current = this.subject.primary
+    // A connection that is being left does not take an instrument back from the one that replaces it.
+    if (current !== null && current !== this && current.live && this.connection.isReplaced) return
+    this.subject.synced(us, this)
+    this.writeImage('sync', us, source)
+  }
+
+  private note(frame: L2Frame): void {
+    this.sequence = frame.sequence
+    this.previous = frame.previous
+    this.checksum = frame.checksum
+  }
+
+  /** `clear` and the whole book. */
+  private writeImage(reason: 'sync' | 'hour', us: number, source: string): void {
+    const { lines, events } = this.subject
+    const metadata = `{"reason":"${reason}"}`
+    if (!this.isL3) {
+      const empty = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTimeMs: null }
+      const { sequence, previous, checksum } = this
+      const bids = this.levels.top(false, Number.POSITIVE_INFINITY)
+      const asks = this.levels.top(true, Number.POSITIVE_INFINITY)
+      events.append(us, lines.update(us, 'clear', empty, source, metadata))
+      events.append(
+        us,
+        lines.update(us, 'snapshot', { ...empty, bids, asks, sequence, previous, checksum }, source, metadata)
+      )
+      return
+    }
+    let left = this.orders.size
+    events.append(us, lines.orderMark(us, 'clear', source, left === 0, metadata))
+    this.orders.forEach(order => {
+      left--
+      const { id, isAsk, size, level } = order
+      events.append(
+        us,
+        lines.order(us, 'snapshot', id, isAsk, level.price, size, this.sequence, null, source, left === 0, '{}')
+      )
+    })
+  }
+
+  putOrder(
+    id: string,
+    isAsk: boolean,
+    price: string,
+    size: string,
+    sequence: number | null,
+    exchangeTimeMs: number | null
+  ): void {
+    const known = this.orders.set(id, isAsk, price, size)
+    this.sequence = sequence
+    this.changed()
+    if (!this.isPrimary) return
+    const { us, source } = this.connection
+    const { lines, events } = this.subject
+    const type = known ? 'change' : 'open'
+    events.append(us, lines.order(us, type, id, isAsk, price, size, sequence, exchangeTimeMs, source, true, '{}'))
+  }
+
+  removeOrder(id: string, sequence: number | null, exchangeTimeMs: number | null): void {
+    const order = this.orders.remove(id)
+    this.sequence = sequence
+    this.changed()
+    if (order === undefined || !this.isPrimary) return
+    const { us, source } = this.connection
+    const { lines, events } = this.subject
+    const { isAsk, size, level } = order
+    events.append(
+      us,
+      lines.order(us, 'done', id, isAsk, level.price, size, sequence, exchangeTimeMs, source, true, '{}')
+    )
+  }
+
+  update(frame: L2Frame): void {
+    this.note(frame)
+    this.changed()
+    if (!this.isPrimary) return
+    const { us, source } = this.connection
+    this.subject.events.append(us, this.subject.lines.update(us, 'update', frame, source, '{}'))
+  }
+
+  private changed(): void {
+    this.changedFrame = this.connection.frame
+    if (this.crossedUs !== null && !this.book.crossed) this.crossedUs = null
+  }
+
+  private get book(): OrderBook | LevelBook {
+    return this.isL3 ? this.orders : this.levels
+  }
+
+  verify(expected: number | null): void {
+    this.checksum = expected === 0 ? null : expected
+    const recipe = this.connection.exchange.checksum
+    if (this.checksum === null || this.subject.checksumOff || !recipe || !this.live) return
+    this.changedFrame = this.connection.frame
+    const computed = recipe(this)
+    if (computed === this.checksum) {
+      this.mismatchesInRow = 0
+      this.subject.freshFailures = 0
+      this.fresh = false
+    } else this.mismatch(this.checksum, computed)
+  }
+
+  private mismatch(expected: number, computed: number): void {
+    const { subject, connection } = this
+    const { instId } = this.instrument
+    this.mismatchesInRow++
+    subject.mismatches++
+    if (this.fresh) subject.freshFailures++
+    this.fresh = false
+    const facts = { expected, computed, in_row: this.mismatchesInRow, count: subject.mismatches }
+    if (this.isPrimary) subject.status(connection.us, 'checksum_mismatch', facts)
+    connection.log('warn', 'Checksum mismatch', { instId, ...facts })
+    if (subject.freshFailures >= 3) return connection.stopVerifying([this], 'three fresh images in a row failed')
+    if (connection.allFailing()) return connection.stopVerifying(connection.keepers, 'every instrument fails at once')
+    const { onMismatch } = connection.config
+    if (onMismatch === 'resync' || (onMismatch === 'three' && this.mismatchesInRow >= 3)) {
+      this.lose('checksum', expected, computed)
+    }
+  }
+
+  lose(reason: string, expected: number | string | null, received: number | string | null, recover = true): void {
+    if (!this.live) return
+    const { connection, subject } = this
+    const { us } = connection
+    if (this.isPrimary) {
+      const reflected = this.changedFrame === connection.frame ? connection.frame : connection.frame - 1
+      const detail = { reason, expected, received }
+      subject.gaps++
+      subject.gapUs = us
+      subject.flag(us, this, connection.sourceOf(reflected))
+      this.writeGap(us, JSON.stringify(detail))
+      subject.status(us, 'gap', { ...detail, cause: reason, conn: connection.name })
+      connection.log('warn', 'GAP DETECTED', { instId: this.instrument.instId, ...detail })
+    }
+    this.stage = 'broken'
+    this.orders.clear()
+    this.levels.clear()
+    this.crossedUs = this.deepUs = null
+    if (recover) connection.resync(this.index, reason)
+  }
+
+  private writeGap(us: number, metadata: string): void {
+    const { lines, events } = this.subject
+    const { source } = this.connection
+    const none = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTimeMs: null }
+    events.append(
+      us,
+      this.isL3 ? lines.orderMark(us, 'gap', source, true, metadata) : lines.update(us, 'gap', none, source, metadata)
+    )
+  }
+
+  trade(trade: Trade): void {
+    this.subject.trade(this.connection.us, trade, this.connection.source)
+  }
+
+  status(event: string, detail: Record<string, unknown>): void {
+    const proof = event === 'subscribed' ? { proof: this.connection.exchange.proof[this.instrument.level] } : {}
+    this.subject.status(this.connection.us, event, { conn: this.connection.name, ...detail, ...proof })
+  }
+
+  malformed(what: string, kind: 'book' | 'trades' = 'book'): void {
+    this.connection.log('error', 'BUILD_FAIL: Missing required fields', {
+      instId: this.instrument.instId,
+      kind,
+      frame: what
+    })
+    if (kind === 'book') this.lose('build_fail', null, null)
+  }
+
+  /** At a tick: invariants, then the snapshot. `source` names the line before the tick. */
+  tick(source: string): void {
+    if (!this.live) return
+    const { us } = this.connection
+    const { depthMax } = this.connection.exchange.limits
+    const size = (isAsk: boolean) => (this.isL3 ? this.orders.count(isAsk) : this.levels.count(isAsk))
+    this.crossedUs = this.book.crossed ? (this.crossedUs ?? us) : null
+    this.deepUs = size(false) > depthMax || size(true) > depthMax ? (this.deepUs ?? us) : null
+    if (this.crossedUs !== null && us - this.crossedUs > WRONG_US_MAX) {
+      return this.lose('crossed', null, `${this.book.best(false)} >= ${this.book.best(true)}`)
+    }
+    if (this.deepUs !== null && us - this.deepUs > WRONG_US_MAX) {
+      return this.lose('too_deep', depthMax, Math.max(size(false), size(true)))
+    }
+    if (this.isPrimary) this.subject.sample(us, this, source)
+  }
+
+  /** A new hour has begun: its files open with the whole book. */
+  hour(us: number, source: string): void {
+    if (this.live && this.isPrimary) this.writeImage('hour', us, source)
+  }
+
+  /** The keeper as plain data. */
+  state(): KeeperState {
+    const { stage, syncedUs, sequence, previous, checksum, mismatchesInRow, fresh, crossedUs, deepUs } = this
+    return {
+      stage,
+      primary: this.isPrimary,
+      syncedUs,
+      sequence,
+      previous,
+      checksum,
+      mismatchesInRow,
+      fresh,
+      crossedUs,
+      deepUs,
+      book: this.book.state()
+    }
+  }
+
+  /** Takes what `state` gave. */
+  restore(state: KeeperState): void {
+    const { book, primary, stage, ...rest } = state
+    Object.assign(this, rest)
+    this.stage = stage
+    if (primary) this.subject.primary = this
+    if (this.isL3) this.orders.restore(book as OrderBookState)
+    else this.levels.restore(book as LevelBookState)
+  }
+}

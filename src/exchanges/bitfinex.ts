@@ -1,0 +1,560 @@
+/**
+ * Bitfinex WebSocket v2, raw books (L3) and trades.
+ *
+ * Synchronisation (docs.bitfinex.com/docs/ws-general, /reference/ws-public-raw-books, /docs/ws-websocket-checksum;
+ * read 2026-11):
+ *  1. Send `conf` with TIMESTAMP, SEQ_ALL and OB_CHECKSUM before any subscription.
+ *  2. Subscribe `book` with prec R0, freq F0, len 250; the acknowledgement names the channel id.
+ *  3. The first data frame of a channel is the image; what follows are single orders: price 0 deletes, anything else
+ *     inserts or replaces.
+ *  4. Every channel frame of the connection (hb and cs too) has a number, one more than the one before. A missing
+ *     number concerns every book of the connection.
+ *  5. `cs` is the signed CRC-32 of the 25 best orders a side as they are at that moment, `id:amount` joined by `:`.
+ *  6. Renewing: unsubscribe, wait for the acknowledgement, subscribe.
+ */
+import crc32 from 'crc-32'
+import { isDecimal, priceKey } from '../core/decimal.ts'
+import type { Instrument, Level } from '../core/instrument.ts'
+import { asObject, parseFrame } from '../core/json.ts'
+import { readBitfinexCatalogue, spellBitfinex } from './bitfinex-catalogue.ts'
+import type { Exchange, FrameForm, Host, Keeper, Limits, Session } from './exchange.ts'
+import { type Subscription, Subscriptions } from './subscriptions.ts'
+
+const FLAG_TIMESTAMP = 32_768
+const FLAG_SEQUENCE = 65_536
+const FLAG_CHECKSUM = 131_072
+const FLAGS = FLAG_TIMESTAMP + FLAG_SEQUENCE + FLAG_CHECKSUM
+const HELD_FRAMES_MAX = 256
+/** So many old numbers in a row mean that the exchange has started to count anew. */
+const OLD_FRAMES_MAX = 64
+const CHECKSUM_ROWS = 25
+
+const LIMITS: Limits = {
+  silenceMsMax: 45_000,
+  pingMs: 20_000,
+  ackMsMax: 10_000,
+  instrumentsPerSocketMax: 12,
+  connectsPerMinuteMax: 20,
+  frameBytesMax: 16 * 1024 * 1024,
+  depthMax: 250
+}
+
+/** A channel frame after reading: cells are number texts, `width` to a row. Reused for every frame. */
+class ChannelFrame {
+  channel = 0
+  tag = ''
+  readonly cells: string[] = []
+  width = 0
+  rows = 0
+  nested = false
+  /** The numbers that stand after the payload: value of a `cs`, sequence, time. */
+  readonly tail: number[] = []
+}
+
+/** Reads channel frames without building values: `[CHAN, payload, …numbers]`. Anything else makes `read` false. */
+class ChannelReader {
+  readonly frame = new ChannelFrame()
+  private text = ''
+  private at = 0
+
+  read(text: string): boolean {
+    const frame = this.frame
+    this.text = text
+    this.at = 0
+    frame.tag = ''
+    frame.width = frame.rows = frame.cells.length = frame.tail.length = 0
+    frame.nested = false
+    if (this.next() !== 91) return false
+    this.at++
+    const channel = this.number()
+    if (channel === undefined || this.next() !== 44) return false
+    frame.channel = Number(channel)
+    this.at++
+    if (!this.payload()) return false
+    while (this.next() === 44) {
+      this.at++
+      const code = this.next()
+      if (code === 91 && frame.tag !== '' && frame.rows === 0) {
+        if (!this.row()) return false
+      } else {
+        const value = this.number()
+        if (value === undefined) return false
+        frame.tail.push(Number(value))
+      }
+    }
+    if (this.next() !== 93) return false
+    this.at++
+    return Number.isNaN(this.next())
+  }
+
+  /** The next code that is not white space, without going past it. NaN at the end. */
+  private next(): number {
+    let code = this.text.charCodeAt(this.at)
+    while (code === 32 || code === 9 || code === 10 || code === 13) code = this.text.charCodeAt(++this.at)
+    return code
+  }
+
+  private payload(): boolean {
+    const code = this.next()
+    if (code === 34) {
+      const end = this.text.indexOf('"', this.at + 1)
+      if (end < 0 || end - this.at > 8) return false
+      const tag = this.text.slice(this.at + 1, end)
+      this.at = end + 1
+      this.frame.tag = tag
+      return /^[a-z]+$/.test(tag)
+    }
+    if (code !== 91) return false
+    const start = this.at
+    this.at++
+    const inner = this.next()
+    if (inner === 93) {
+      this.at++
+      this.frame.nested = true
+      return true
+    }
+    if (inner !== 91) {
+      this.at = start
+      return this.row()
+    }
+    this.frame.nested = true
+    for (;;) {
+      if (this.next() !== 91 || !this.row()) return false
+      const after = this.next()
+      this.at++
+      if (after === 93) return true
+      if (after !== 44) return false
+    }
+  }
+
+  private row(): boolean {
+    const frame = this.frame
+    const before = frame.cells.length
+    this.at++
+    for (;;) {
+      this.next()
+      const value = this.number()
+      if (value === undefined) return false
+      frame.cells.push(value)
+      const after = this.next()
+      this.at++
+      if (after === 93) break
+      if (after !== 44) return false
+    }
+    const width = frame.cells.length - before
+    if (frame.rows > 0 && width !== frame.width) return false
+    frame.width = width
+    frame.rows++
+    return true
+  }
+
+  /** The text of a JSON number. */
+  private number(): string | undefined {
+    const text = this.text
+    const start = this.at
+    let at = start
+    let code = text.charCodeAt(at)
+    if (code === 45) code = text.charCodeAt(++at)
+    const first = at
+    while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
+    if (at === first || (text.charCodeAt(first) === 48 && at - first > 1)) return undefined
+    if (code === 46) {
+      const point = ++at
+      code = text.charCodeAt(at)
+      while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
+      if (at === point) return undefined
+    }
+    if (code === 101 || code === 69) {
+      code = text.charCodeAt(++at)
+      if (code === 43 || code === 45) code = text.charCodeAt(++at)
+      const exponent = at
+      while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
+      if (at === exponent) return undefined
+    }
+    this.at = at
+    return text.slice(start, at)
+  }
+}
+
+interface SessionState {
+  flags: number
+  sequence: number | null
+  serverMs: number
+  old: number
+  paused: boolean
+  lastFrameUs: number
+  pingUs: number
+  pings: number
+  leaving: boolean
+  held: [number, string][]
+  closed: number[]
+  list: Subscription[]
+}
+
+class BitfinexSession implements Session {
+  private readonly host: Host
+  private readonly subscriptions: Subscriptions
+  private readonly reader = new ChannelReader()
+  private readonly channels = new Map<number, Subscription>()
+  private isChannelFrame = false
+  private event: Record<string, unknown> | undefined
+  private text = ''
+  private state_: SessionState
+
+  constructor(host: Host) {
+    this.host = host
+    this.subscriptions = new Subscriptions(
+      host,
+      LIMITS,
+      s => this.ask(s),
+      s => this.leave(s)
+    )
+    this.state_ = {
+      flags: 0,
+      sequence: null,
+      serverMs: 0,
+      old: 0,
+      paused: false,
+      lastFrameUs: 0,
+      pingUs: 0,
+      pings: 0,
+      leaving: false,
+      held: [],
+      closed: [],
+      list: this.subscriptions.list
+    }
+  }
+
+  onOpen(): void {
+    this.state_.lastFrameUs = this.host.us
+    this.host.send(JSON.stringify({ event: 'conf', flags: FLAGS }))
+    this.subscriptions.start()
+  }
+
+  private ask(subscription: Subscription): void {
+    const symbol = `t${this.host.keepers[subscription.index]!.instrument.instId}`
+    const what =
+      subscription.kind === 'book'
+        ? { event: 'subscribe', channel: 'book', symbol, prec: 'R0', freq: 'F0', len: String(LIMITS.depthMax) }
+        : { event: 'subscribe', channel: 'trades', symbol }
+    this.host.send(JSON.stringify(what))
+  }
+
+  private leave(subscription: Subscription): void {
+    this.host.send(JSON.stringify({ event: 'unsubscribe', chanId: subscription.handle }))
+  }
+
+  read(text: string): FrameForm {
+    this.text = text
+    this.event = undefined
+    this.isChannelFrame = this.reader.read(text)
+    if (this.isChannelFrame) return text.includes('\n') || text.includes('\r') ? 'text' : 'msg'
+    const parsed = parseFrame(text)
+    this.event = asObject(parsed.value)
+    return parsed.embeddable ? 'msg' : 'text'
+  }
+
+  apply(): void {
+    this.state_.lastFrameUs = this.host.us
+    if (this.isChannelFrame) this.onChannelFrame()
+    else if (this.event !== undefined) this.onEvent(this.event)
+    else this.onUnread()
+  }
+
+  /** An array that is no channel frame as we know them: of one of our channels, its format has changed. */
+  private onUnread(): void {
+    const match = /^\s*\[\s*(\d+)\s*,/.exec(this.text)
+    const subscription = match ? this.channels.get(Number(match[1])) : undefined
+    if (subscription) this.host.keepers[subscription.index]!.malformed(this.text.slice(0, 200))
+    else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+  }
+
+  private onChannelFrame(): void {
+    const { frame } = this.reader
+    const tail = frame.tail
+    const time = this.state_.flags & FLAG_TIMESTAMP ? (tail.pop() ?? null) : null
+    if (this.state_.flags & FLAG_SEQUENCE) {
+      const sequence = tail.pop()
+      if (sequence === undefined) return this.onUnread()
+      if (!this.inSequence(sequence, time)) return
+    }
+    if (time !== null && time > this.state_.serverMs) this.state_.serverMs = time
+    const subscription = this.channels.get(frame.channel)
+    if (subscription === undefined) return this.hold(frame.channel)
+    this.onData(subscription, time)
+  }
+
+  /** Step 4. False: the frame is a repeated or late one and must not be applied. */
+  private inSequence(sequence: number, time: number | null): boolean {
+    const state = this.state_
+    const last = state.sequence
+    if (last === null || sequence === last + 1) {
+      state.sequence = sequence
+      state.old = 0
+      return true
+    }
+    // A number of the past with a time of the past is a repetition. With a newer time, or in long rows, the exchange
+    // has begun to count anew, and what lies between is unknown.
+    const restarted = sequence <= last && ((time !== null && time > state.serverMs) || ++state.old > OLD_FRAMES_MAX)
+    if (sequence <= last && !restarted) return false
+    state.old = 0
+    state.sequence = sequence
+    for (const subscription of this.subscriptions.list) {
+      if (subscription.kind === 'book') this.host.keepers[subscription.index]!.lose('sequence', last + 1, sequence)
+      this.subscriptions.renew(subscription, 'sequence')
+    }
+    // Whatever this frame says belongs to a subscription that has just been left.
+    return false
+  }
+
+  /** Data may come before the acknowledgement that names its channel: it waits for it. */
+  private hold(channel: number): void {
+    if (this.state_.closed.includes(channel)) return
+    if (this.state_.held.length < HELD_FRAMES_MAX) this.state_.held.push([channel, this.text])
+  }
+
+  private onData(subscription: Subscription, time: number | null): void {
+    const { frame } = this.reader
+    if (subscription.stage !== 'live' && subscription.stage !== 'acked') return
+    if (frame.tag === 'hb') {
+      if (subscription.stage === 'live') this.subscriptions.data(subscription)
+      return
+    }
+    if (subscription.kind === 'trades') return this.onTrades(subscription, time)
+    const keeper = this.host.keepers[subscription.index]!
+    if (frame.tag === 'cs') {
+      this.subscriptions.data(subscription)
+      const expected = frame.tail[0]
+      if (keeper.live) keeper.verify(expected === undefined ? null : expected | 0)
+      return
+    }
+    if (frame.tag !== '' || !this.validOrders() || frame.nested !== (subscription.stage === 'acked')) {
+      return keeper.malformed(this.text.slice(0, 200))
+    }
+    if (subscription.stage === 'acked') this.onImage(subscription, keeper, time)
+    else this.onOrder(subscription, keeper, time)
+  }
+
+  /** Checks the number text of all rows, so that a frame is applied whole or not at all. */
+  private validOrders(): boolean {
+    const { cells, width, rows } = this.reader.frame
+    if (rows > 0 && width !== 3) return false
+    for (let at = 0; at < cells.length; at += 3) {
+      const amount = cells[at + 2]!
+      if (cells[at]!.charCodeAt(0) === 45 || Number.isNaN(priceKey(cells[at + 1]!))) return false
+      if (!isDecimal(amount.charCodeAt(0) === 45 ? amount.slice(1) : amount)) return false
+    }
+    return true
+  }
+
+  /** Step 3, the image. */
+  private onImage(subscription: Subscription, keeper: Keeper, time: number | null): void {
+    const { cells, rows } = this.reader.frame
+    this.subscriptions.data(subscription)
+    keeper.beginImage(this.state_.sequence, time)
+    for (let row = 0; row < rows; row++) {
+      const amount = cells[row * 3 + 2]!
+      const isAsk = amount.charCodeAt(0) === 45
+      const size = isAsk ? amount.slice(1) : amount
+      keeper.imageOrder(cells[row * 3]!, isAsk, cells[row * 3 + 1]!, size)
+    }
+    keeper.endImage()
+  }
+
+  /** Step 3, one order. */
+  private onOrder(subscription: Subscription, keeper: Keeper, time: number | null): void {
+    const cells = this.reader.frame.cells
+    subscription.dataUs = this.host.us
+    if (!keeper.live || cells.length === 0) return
+    const price = cells[1]!
+    const amount = cells[2]!
+    if (priceKey(price) === 0) keeper.removeOrder(cells[0]!, this.state_.sequence, time)
+    else {
+      const isAsk = amount.charCodeAt(0) === 45
+      keeper.putOrder(cells[0]!, isAsk, price, isAsk ? amount.slice(1) : amount, this.state_.sequence, time)
+    }
+  }
+
+  /** History (newest first) after the acknowledgement; `te` at execution, `tu` later with the same id. */
+  private onTrades(subscription: Subscription, _time: number | null): void {
+    const { cells, width, rows, tag } = this.reader.frame
+    const keeper = this.host.keepers[subscription.index]!
+    this.subscriptions.data(subscription)
+    const live = tag === 'te' || tag === 'tu'
+    if ((tag !== '' && !live) || (rows > 0 && width !== 4)) return keeper.malformed(this.text.slice(0, 200))
+    for (let row = rows - 1; row >= 0; row--) {
+      const amount = cells[row * 4 + 2]!
+      const isSell = amount.charCodeAt(0) === 45
+      const size = isSell ? amount.slice(1) : amount
+      const price = cells[row * 4 + 3]!
+      if (!isDecimal(size) || !isDecimal(price)) return keeper.malformed(this.text.slice(0, 200))
+      keeper.trade({
+        id: cells[row * 4]!,
+        isSell,
+        price,
+        size,
+        exchangeTimeMs: Number(cells[row * 4 + 1]),
+        metadata: live ? '{}' : '{"backfill":true}'
+      })
+    }
+  }
+
+  private onEvent(event: Record<string, unknown>): void {
+    switch (event.event) {
+      case 'conf':
+        this.state_.flags = typeof event.flags === 'number' ? event.flags : 0
+        if ((this.state_.flags & FLAGS) !== FLAGS)
+          this.host.log('error', 'Configuration flags refused', { flags: event.flags })
+        break
+      case 'info':
+        this.onInfo(event.code)
+        break
+      case 'subscribed':
+        this.onSubscribed(event)
+        break
+      case 'unsubscribed':
+        this.onUnsubscribed(event.chanId)
+        break
+      case 'error':
+        this.onError(event)
+    }
+  }
+
+  private matching(event: Record<string, unknown>): Subscription | undefined {
+    return this.subscriptions.list.find(
+      s =>
+        s.kind === event.channel &&
+        `t${this.host.keepers[s.index]!.instrument.instId}` === event.symbol &&
+        (s.kind !== 'book' || event.prec === undefined || event.prec === 'R0')
+    )
+  }
+
+  private onSubscribed(event: Record<string, unknown>): void {
+    const subscription = this.matching(event)
+    const channel = event.chanId
+    if (!subscription || subscription.stage !== 'asked' || typeof channel !== 'number') return
+    this.channels.set(channel, subscription)
+    this.state_.closed = this.state_.closed.filter(id => id !== channel)
+    this.subscriptions.acked(subscription, channel)
+    const early = this.state_.held.filter(([id]) => id === channel)
+    this.state_.held = this.state_.held.filter(([id]) => id !== channel)
+    for (const [, text] of early) {
+      this.reader.read(text)
+      this.text = text
+      const time = this.state_.flags & FLAG_TIMESTAMP ? (this.reader.frame.tail.pop() ?? null) : null
+      if (this.state_.flags & FLAG_SEQUENCE) this.reader.frame.tail.pop()
+      this.onData(subscription, time)
+    }
+  }
+
+  private onUnsubscribed(channel: unknown): void {
+    if (typeof channel !== 'number') return
+    const subscription = this.channels.get(channel)
+    this.channels.delete(channel)
+    // Frames that were under way for a channel we left belong to nobody.
+    if (this.state_.closed.push(channel) > HELD_FRAMES_MAX) this.state_.closed.shift()
+    if (subscription) this.subscriptions.left(subscription)
+  }
+
+  private onError(event: Record<string, unknown>): void {
+    const code = event.code
+    if (code === 10400 || code === 10401) return this.onUnsubscribed(event.chanId)
+    const subscription = this.matching(event)
+    if (!subscription || subscription.stage !== 'asked') {
+      this.host.log('warn', 'Error from the exchange', { code, msg: String(event.msg) })
+      return
+    }
+    // 10301 names the channel of the first subscription, whose acknowledgement is still under way.
+    if (code === 10301) return
+    const later = code === 10305 || code === 11000
+    this.subscriptions.refuse(subscription, !later, { code, msg: String(event.msg) })
+  }
+
+  /** 20051: restart, connect anew. 20060: frozen for a while. 20061: thawed, every channel needs a fresh image. */
+  private onInfo(code: unknown): void {
+    if (code !== 20051 && code !== 20060 && code !== 20061) return
+    const reason = code === 20051 ? 'restart' : code === 20060 ? 'maintenance' : 'maintenance ended'
+    for (const keeper of this.host.keepers) keeper.status('maintenance', { code, reason })
+    if (code === 20051) {
+      if (!this.state_.leaving) this.host.replace('maintenance')
+      this.state_.leaving = true
+    } else if (code === 20060) {
+      this.state_.paused = true
+      for (const keeper of this.host.keepers) keeper.lose('maintenance', null, null, false)
+    } else {
+      this.state_.paused = false
+      for (const subscription of this.subscriptions.list) this.subscriptions.renew(subscription, 'maintenance')
+    }
+  }
+
+  onTick(): void {
+    const state = this.state_
+    const quietUs = this.host.us - Math.max(state.lastFrameUs, state.pingUs)
+    if (state.pingUs > state.lastFrameUs && quietUs > LIMITS.ackMsMax * 1000) {
+      return this.host.hangup(`no answer to ping within ${LIMITS.ackMsMax} ms`)
+    }
+    if (quietUs > LIMITS.pingMs * 1000) {
+      state.pingUs = this.host.us
+      this.host.send(JSON.stringify({ event: 'ping', cid: ++state.pings }))
+    }
+    const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
+    // Trades have heartbeats of their own, but only the book is worth a resubscription so soon. A maintenance freezes
+    // everything: it may last four times as long as a healthy silence.
+    this.subscriptions.tick(s => silenceUs * (state.paused ? 4 : s.kind === 'book' ? 1 : 3))
+  }
+
+  resync(index: number, reason: string): void {
+    this.subscriptions.renew(this.subscriptions.of(index, 'book'), reason)
+  }
+
+  refused(index: number): boolean {
+    return this.subscriptions.of(index, 'book').stage === 'refused'
+  }
+
+  state(): unknown {
+    return { ...this.state_, list: this.subscriptions.list }
+  }
+
+  restore(state: unknown): void {
+    this.state_ = structuredClone(state) as SessionState
+    this.subscriptions.list = this.state_.list
+    this.channels.clear()
+    for (const subscription of this.subscriptions.list) {
+      if (subscription.handle !== null) this.channels.set(subscription.handle, subscription)
+    }
+  }
+}
+
+/** Step 5: `orderId:amount`, asks negative, bid and ask in turn, missing rows left out; signed. */
+export function bitfinexChecksum(keeper: Pick<Keeper, 'orders'>): number {
+  const bids = keeper.orders.firstOrders(false, CHECKSUM_ROWS)
+  const asks = keeper.orders.firstOrders(true, CHECKSUM_ROWS)
+  const parts: string[] = []
+  for (let row = 0; row < CHECKSUM_ROWS; row++) {
+    const bid = bids[row]
+    const ask = asks[row]
+    if (bid) parts.push(bid.id, bid.size)
+    if (ask) parts.push(ask.id, `-${ask.size}`)
+  }
+  return crc32.str(parts.join(':'))
+}
+
+function describe(instId: string, level: Level): Instrument {
+  return { exchange: 'bitfinex', instId, market: /F0:/.test(instId) ? 'perp' : 'spot', level, channel: 'book-R0' }
+}
+
+/** Bitfinex: see the head of this file. */
+export const bitfinex: Exchange = {
+  id: 'bitfinex',
+  levels: ['l3'],
+  proof: { l3: { sequence: 'connection', checksum: true } },
+  limits: LIMITS,
+  wsUrl: 'wss://api-pub.bitfinex.com/ws/2',
+  restUrl: 'https://api-pub.bitfinex.com',
+  restRequestsPerMinuteMax: 10,
+  catalogue: readBitfinexCatalogue,
+  spell: spellBitfinex,
+  describe,
+  open: host => new BitfinexSession(host),
+  checksum: bitfinexChecksum
+}

@@ -1,0 +1,176 @@
+import { assert } from '../core/errors.ts'
+import type { Host, Limits } from './exchange.ts'
+
+/** Where a subscription stands. `acked` waits for its first data; `waiting` asks again at `dueUs`. */
+export type Stage = 'idle' | 'asked' | 'acked' | 'live' | 'leaving' | 'waiting' | 'refused'
+
+/** One channel of one instrument on one connection. Plain data: it is written to the state line as it is. */
+export interface Subscription {
+  readonly index: number
+  readonly kind: 'book' | 'trades'
+  stage: Stage
+  /** The exchange's handle for it (a channel id), if it has one. */
+  handle: number | null
+  /** When the stage was entered, and when data last came, µs. */
+  sinceUs: number
+  dataUs: number
+  dueUs: number
+  /** Times it was asked for again since it last worked for a minute. */
+  tries: number
+  /** Whether a resubscription is what is under way. */
+  again: boolean
+}
+
+const STEADY_US = 60_000_000
+const FREE_TRIES = 3
+const RETRY_MS_MAX = 60_000
+
+/**
+ * The life of the subscriptions of one connection: asking, acknowledgement, silence, asking again with growing pauses.
+ * How to ask and to leave is the exchange's; when, is decided here.
+ */
+export class Subscriptions {
+  list: Subscription[] = []
+  private readonly host: Host
+  private readonly limits: Limits
+  private readonly ask: (subscription: Subscription) => void
+  private readonly leave: (subscription: Subscription) => void
+
+  constructor(host: Host, limits: Limits, ask: (s: Subscription) => void, leave: (s: Subscription) => void) {
+    this.host = host
+    this.limits = limits
+    this.ask = ask
+    this.leave = leave
+    const kinds = host.wantsTrades ? (['book', 'trades'] as const) : (['book'] as const)
+    this.list = host.keepers.flatMap((_, index) =>
+      kinds.map(kind => ({
+        index,
+        kind,
+        stage: 'idle' as Stage,
+        handle: null,
+        sinceUs: 0,
+        dataUs: 0,
+        dueUs: 0,
+        tries: 0,
+        again: false
+      }))
+    )
+  }
+
+  /** The subscription of an instrument's channel. */
+  of(index: number, kind: 'book' | 'trades'): Subscription {
+    const found = this.list.find(s => s.index === index && s.kind === kind)
+    assert(found, `no ${kind} subscription of instrument ${index}`)
+    return found
+  }
+
+  /** Asks for everything that is idle. */
+  start(): void {
+    for (const subscription of this.list) if (subscription.stage === 'idle') this.request(subscription)
+  }
+
+  private enter(subscription: Subscription, stage: Stage): void {
+    subscription.stage = stage
+    subscription.sinceUs = this.host.us
+  }
+
+  private request(subscription: Subscription): void {
+    this.enter(subscription, 'asked')
+    subscription.handle = null
+    this.ask(subscription)
+  }
+
+  /** The exchange has acknowledged a subscription. */
+  acked(subscription: Subscription, handle: number | null): void {
+    const keeper = this.host.keepers[subscription.index]!
+    this.enter(subscription, subscription.kind === 'book' ? 'acked' : 'live')
+    subscription.handle = handle
+    subscription.dataUs = this.host.us
+    if (subscription.kind === 'book') keeper.status('subscribed', { channel: keeper.instrument.channel })
+  }
+
+  /** Data has come. The first of a book is its image: from there on it is live. */
+  data(subscription: Subscription): void {
+    subscription.dataUs = this.host.us
+    if (subscription.stage === 'acked') {
+      this.enter(subscription, 'live')
+      subscription.again = false
+    }
+  }
+
+  /** Needs fresh data: leaves and asks again, once, however often it is called meanwhile. */
+  renew(subscription: Subscription, reason: string): void {
+    if (subscription.stage !== 'live' && subscription.stage !== 'acked') return
+    if (subscription.stage === 'live' && this.host.us - subscription.sinceUs > STEADY_US) subscription.tries = 0
+    subscription.tries++
+    subscription.again = true
+    if (subscription.kind === 'book') {
+      const keeper = this.host.keepers[subscription.index]!
+      this.host.log('warn', 'Forced resubscribe', {
+        instId: keeper.instrument.instId,
+        reason,
+        attempt: subscription.tries
+      })
+      keeper.status('resubscribed', { reason, attempt: subscription.tries })
+    }
+    this.enter(subscription, 'leaving')
+    this.leave(subscription)
+  }
+
+  /** The exchange has confirmed that a subscription ended (or that it never was). */
+  left(subscription: Subscription): void {
+    if (subscription.stage !== 'leaving') return
+    subscription.handle = null
+    if (subscription.tries <= FREE_TRIES) this.request(subscription)
+    else this.wait(subscription, Math.min(RETRY_MS_MAX, 1000 * 2 ** (subscription.tries - FREE_TRIES)))
+  }
+
+  private wait(subscription: Subscription, ms: number): void {
+    this.enter(subscription, 'waiting')
+    subscription.dueUs = this.host.us + ms * 1000
+  }
+
+  /** The exchange has refused a subscription: for good, or for now. */
+  refuse(subscription: Subscription, final: boolean, detail: Record<string, unknown>): void {
+    const keeper = this.host.keepers[subscription.index]!
+    this.host.log('error', 'Subscription refused', {
+      instId: keeper.instrument.instId,
+      kind: subscription.kind,
+      ...detail
+    })
+    keeper.status('refused', { channel: subscription.kind, final, ...detail })
+    if (final) this.enter(subscription, 'refused')
+    else this.wait(subscription, RETRY_MS_MAX)
+  }
+
+  /** Whatever is overdue: acknowledgements end the connection, missing images and silence renew the subscription. */
+  tick(silenceUs: (subscription: Subscription) => number): void {
+    const ackUs = this.limits.ackMsMax * 1000
+    for (const subscription of this.list) {
+      const age = this.host.us - subscription.sinceUs
+      switch (subscription.stage) {
+        case 'asked':
+        case 'leaving':
+          if (age > ackUs) return this.host.hangup(`no acknowledgement within ${this.limits.ackMsMax} ms`)
+          break
+        case 'acked':
+          if (age > ackUs) this.renew(subscription, 'no image')
+          break
+        case 'waiting':
+          if (this.host.us >= subscription.dueUs) this.request(subscription)
+          break
+        case 'live':
+          this.watch(subscription, silenceUs(subscription))
+      }
+    }
+  }
+
+  private watch(subscription: Subscription, limitUs: number): void {
+    const silentUs = this.host.us - subscription.dataUs
+    if (silentUs <= limitUs) return
+    const keeper = this.host.keepers[subscription.index]!
+    keeper.status('stalled', { channel: subscription.kind, silent_ms: Math.round(silentUs / 1000) })
+    if (subscription.kind === 'book') keeper.lose('silence', null, null)
+    this.renew(subscription, 'silence')
+  }
+}
