@@ -1,0 +1,37 @@
+import { Command, CommanderError } from 'commander'
+import { instrumentsCommand } from './commands/instruments.ts'
+import { rebuildCommand } from './commands/rebuild.ts'
+import { repairCommand } from './commands/repair.ts'
+import { retentionCommand } from './commands/retention.ts'
+import { runCommand } from './commands/run.ts'
+import { simulateCommand } from './commands/simulate.ts'
+import { L3capError, messageOf } from './core/errors.ts'
+
+/** Runs the command line and sets the exit code: 0 done, 1 trouble, 2 wrong usage, 3 written by another process. */
+export async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command('l3cap')
+    .description('Records order books from exchange WebSockets: raw frames, order events, gap-flagged snapshots.')
+    .showHelpAfterError('(see --help)')
+  for (const make of [runCommand, retentionCommand, rebuildCommand, repairCommand, instrumentsCommand, simulateCommand]) {
+    program.addCommand(make())
+  }
+  for (const each of [program, ...program.commands]) each.exitOverride()
+  try {
+    await program.parseAsync([...argv])
+  } catch (error) {
+    process.exitCode = report(error)
+  }
+  // What is left then (keep-alive sockets of REST, timers of a closing peer) must not delay the end.
+  if (process.stdout.writableLength > 0) await new Promise(resolve => process.stdout.once('drain', resolve))
+  process.exit()
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+  if (error instanceof L3capError) {
+    process.stderr.write(`l3cap: ${error.message}\n       ${error.advice}\n`)
+    return error.exit
+  }
+  process.stderr.write(`l3cap: ${error instanceof Error ? (error.stack ?? messageOf(error)) : messageOf(error)}\n`)
+  return 1
+}

@@ -1,0 +1,216 @@
+import { randomUUID } from 'node:crypto'
+import type { Logger } from 'pino'
+import type { EngineConfig, Stream, Subject } from '../capture/subject.ts'
+import { Engine } from '../capture/engine.ts'
+import type { ExchangeRun, RunConfig } from '../config/run.ts'
+import { L3capError } from '../core/errors.ts'
+import type { Instrument } from '../core/instrument.ts'
+import { snapshotFeed } from '../core/instrument.ts'
+import { hourOf } from '../core/time.ts'
+import type { Exchange } from '../exchanges/exchange.ts'
+import { lockPath } from '../vault/layout.ts'
+import { acquireLock, type Lock } from '../vault/lock.ts'
+import { readTradeIds, repairStream, lastReceiveUs } from '../vault/resume.ts'
+import { VaultWriter } from '../vault/writer.ts'
+import { Clock } from '../wire/clock.ts'
+import { Journal } from '../wire/journal.ts'
+import { Runner } from '../wire/runner.ts'
+
+/** The instruments of one exchange of a capture. */
+export interface Share {
+  readonly run: ExchangeRun
+  readonly instruments: readonly Instrument[]
+}
+
+/** One exchange while it is captured. */
+export interface Line {
+  readonly exchange: Exchange
+  readonly engine: Engine
+  readonly journal: Journal
+  readonly runner: Runner
+  readonly subjects: readonly Subject[]
+}
+
+const FLUSH_MS = 40
+const PENDING_CHARS_MAX = 64 * 1024 * 1024
+const SECOND_MS = 1000
+
+/** Everything a running capture holds: locks, writer, clock, and for each exchange an engine, a journal, a runner. */
+export class Capture {
+  readonly run = randomUUID()
+  readonly lines: Line[] = []
+  readonly writer: VaultWriter
+  private readonly config: RunConfig
+  private readonly logger: Logger
+  private readonly locks = new Map<string, Lock>()
+  private readonly timers: NodeJS.Timeout[] = []
+  private clock = new Clock()
+  private readonly repaired = new Map<string, number>()
+
+  constructor(config: RunConfig, logger: Logger) {
+    this.config = config
+    this.logger = logger
+    this.writer = new VaultWriter(config.vault, {
+      pendingMax: PENDING_CHARS_MAX,
+      onPause: reason => this.onWriter('writer_paused', { reason }),
+      onResume: waited => this.onWriter('writer_resumed', { waited_chars: waited })
+    })
+  }
+
+  /** Takes the locks of all instruments. Throws LOCKED, with nothing taken, when another process has one. */
+  lock(shares: readonly Share[]): void {
+    try {
+      for (const { run, instruments } of shares) {
+        for (const { instId } of instruments) {
+          this.take(run.exchange.id, instId, `${run.exchange.id} ${instId} of the vault ${this.config.vault}`)
+        }
+      }
+    } catch (error) {
+      this.unlock()
+      throw error
+    }
+  }
+
+  private take(exchange: string, name: string, what: string): void {
+    const path = lockPath(this.config.vault, exchange, name)
+    this.locks.set(`${exchange}/${name}`, acquireLock(path, { command: 'run', nowMs: Date.now(), what }))
+  }
+
+  private unlock(): void {
+    for (const lock of this.locks.values()) lock.release()
+    this.locks.clear()
+  }
+
+  /** Mends the tails that a crash left, learns what earlier runs wrote, and connects. */
+  async start(shares: readonly Share[]): Promise<void> {
+    let floorUs = 0
+    for (const { run, instruments } of shares) {
+      for (const instrument of instruments) {
+        for (const feed of feedsOf(instrument)) {
+          this.mend(run.exchange.id, feed, instrument.instId)
+          floorUs = Math.max(floorUs, lastReceiveUs(this.config.vault, run.exchange.id, feed, instrument.instId))
+        }
+      }
+    }
+    this.clock = new Clock(floorUs)
+    for (const share of shares) this.lines.push(await this.prepare(share))
+    this.tellAll('started', { run: this.run, pid: process.pid, frames: this.config.frames })
+    for (const { exchange, subjects } of this.lines) {
+      for (const subject of subjects) {
+        const bytes = this.repaired.get(`${exchange.id}/${subject.instrument.instId}`)
+        if (bytes !== undefined) subject.status(this.clock.now(), 'tail_repaired', { moved_bytes: bytes })
+      }
+    }
+    this.startTimers()
+    for (const [at, line] of this.lines.entries()) line.runner.start(shares[at]!.instruments, this.config.cadenceMs)
+  }
+
+  private mend(exchange: string, feed: string, name: string): void {
+    const moved = repairStream(this.config.vault, exchange, feed, name)
+    if (moved === 0) return
+    const key = `${exchange}/${name}`
+    this.repaired.set(key, (this.repaired.get(key) ?? 0) + moved)
+    this.logger.warn({ exchange, feed, name, moved_bytes: moved }, 'Half-written tail moved aside')
+  }
+
+  private async prepare({ run, instruments }: Share): Promise<Line> {
+    const { exchange } = run
+    const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
+    const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs, trades }
+    const runner = new Runner({
+      exchange, url: run.wsUrl, clock: this.clock,
+      takeName: () => this.takeName(exchange.id),
+      releaseName: name => this.releaseName(exchange.id, name),
+      log: (level, message, facts) => this.logger[level](facts, message)
+    })
+    const journal = new Journal(
+      {
+        exchange, run: this.run, config,
+        now: () => this.clock.now(),
+        frames: name => this.framesOf(exchange.id, name),
+        isFull: () => this.writer.isFull
+      },
+      runner
+    )
+    const engine = new Engine(exchange, { stream: (feed, name) => this.writer.stream(exchange.id, feed, name) }, journal)
+    journal.attach(engine)
+    runner.attach(journal)
+    const hour = hourOf(this.clock.now())
+    const subjects = instruments.map(instrument => engine.subject(instrument, config))
+    for (const subject of subjects) {
+      if (trades) subject.knowTrades(hour, await readTradeIds(this.config.vault, exchange.id, subject.instrument.instId, hour))
+    }
+    return { exchange, engine, journal, runner, subjects }
+  }
+
+  private framesOf(exchange: string, name: string): Stream | null {
+    return this.config.frames ? this.writer.stream(exchange, 'frames', name) : null
+  }
+
+  /** The lowest free connection name of the exchange: no two running connections have one, in whatever process. */
+  private takeName(exchange: string): string {
+    for (let number = 1; ; number++) {
+      const name = `${exchange}-${number}`
+      if (this.locks.has(`${exchange}/${name}`)) continue
+      try {
+        this.take(exchange, name, `the connection name ${name}`)
+      } catch (error) {
+        if (error instanceof L3capError && error.code === 'LOCKED') continue
+        throw error
+      }
+      this.mend(exchange, 'frames', name)
+      return name
+    }
+  }
+
+  private releaseName(exchange: string, name: string): void {
+    this.locks.get(`${exchange}/${name}`)?.release()
+    this.locks.delete(`${exchange}/${name}`)
+  }
+
+  private startTimers(): void {
+    this.timers.push(setInterval(() => this.writer.flush(), FLUSH_MS))
+    this.timers.push(setInterval(() => this.everySecond(), SECOND_MS))
+    if (this.config.fsyncMs !== null) this.timers.push(setInterval(() => this.writer.sync(), this.config.fsyncMs))
+  }
+
+  private everySecond(): void {
+    this.writer.retry()
+    const stepMs = this.clock.adjust()
+    if (stepMs === 0) return
+    this.logger.warn({ step_ms: Math.round(stepMs) }, 'The wall clock was set')
+    this.tellAll('clock_step', { step_ms: Math.round(stepMs) })
+  }
+
+  private onWriter(event: 'writer_paused' | 'writer_resumed', detail: Record<string, unknown>): void {
+    this.logger[event === 'writer_paused' ? 'error' : 'warn'](detail, event === 'writer_paused' ? 'Writing paused' : 'Writing resumed')
+    this.tellAll(event, detail)
+  }
+
+  private tellAll(event: string, detail: Record<string, unknown>): void {
+    for (const { subjects } of this.lines) {
+      for (const subject of subjects) subject.status(this.clock.now(), event, detail)
+    }
+  }
+
+  /** Microseconds since the epoch, on the clock of the records. */
+  nowUs(): number {
+    return this.clock.now()
+  }
+
+  /** Closes the connections, writes `stopped`, flushes, syncs, gives the locks back. */
+  async stop(reason: string): Promise<void> {
+    await Promise.all(this.lines.map(line => line.runner.stop()))
+    this.tellAll('stopped', { run: this.run, reason })
+    for (const timer of this.timers) clearInterval(timer)
+    try {
+      this.writer.close()
+    } finally {
+      this.unlock()
+    }
+  }
+}
+
+function feedsOf(instrument: Instrument): string[] {
+  return [instrument.level === 'l3' ? 'l3_events' : 'l2_updates', snapshotFeed(instrument.level, instrument.market), 'trades', 'status']
+}

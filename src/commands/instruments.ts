@@ -1,0 +1,54 @@
+import { Command, Option } from 'commander'
+import { defaultVault } from '../config/env.ts'
+import { L3capError } from '../core/errors.ts'
+import { isoMs } from '../core/time.ts'
+import { EXCHANGES } from '../exchanges/registry.ts'
+import { instrumentPath } from '../vault/layout.ts'
+import { storeMetadata } from '../vault/metadata.ts'
+import { fetchCatalogue, resolveSymbols } from './symbols.ts'
+
+interface Options {
+  readonly exchange?: string
+  readonly symbol: string[]
+  readonly vault: string
+  readonly restUrl?: string
+  readonly list: boolean
+  readonly json: boolean
+}
+
+/** `l3cap instruments`: fetches and stores metadata, or lists what an exchange offers. */
+export function instrumentsCommand(): Command {
+  const list = (value: string, previous: string[]) => [...previous, ...value.split(',').map(s => s.trim()).filter(Boolean)]
+  return new Command('instruments')
+    .summary('fetch and store instrument metadata')
+    .description('Stores metadata of instruments under <vault>/meta; a file is rewritten only when its content differs.')
+    .option('--exchange <id>', `one of ${Object.keys(EXCHANGES).join(', ')} (default: none, it must be said)`)
+    .addOption(new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all'))
+    .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
+    .option('--rest-url <url>', "REST address (default: the exchange's)")
+    .option('--list', 'print what the exchange offers and what it can prove; store nothing', false)
+    .option('--json', 'print JSON', false)
+    .action((options: Options) => instruments(options))
+}
+
+async function instruments(options: Options): Promise<void> {
+  const id = options.exchange ?? ''
+  const exchange = Object.hasOwn(EXCHANGES, id) ? EXCHANGES[id] : undefined
+  if (exchange === undefined) {
+    throw new L3capError('USAGE', `exchange: ${JSON.stringify(id)} is none of ${Object.keys(EXCHANGES).join(', ')}`)
+  }
+  const infos = await fetchCatalogue(exchange, options.restUrl ?? exchange.restUrl, options.symbol, AbortSignal.timeout(60_000))
+  const chosen = options.symbol.length > 0 ? resolveSymbols(exchange, options.symbol, infos) : infos
+  if (options.list) {
+    const levels = Object.entries(exchange.proof).map(([level, { sequence, checksum }]) => `${level}: sequence per ${sequence}, checksum ${checksum}`)
+    if (options.json) process.stdout.write(`${JSON.stringify({ exchange: id, proof: exchange.proof, instruments: chosen })}\n`)
+    else process.stdout.write(`${id} (${levels.join('; ')})\n${chosen.map(info => `${info.instId}\t${info.market}\t${info.status ?? '-'}\n`).join('')}`)
+    return
+  }
+  let written = 0
+  for (const info of chosen) {
+    if (storeMetadata(instrumentPath(options.vault, id, info.instId), info, isoMs(Date.now() * 1000))) written++
+  }
+  const report = { exchange: id, instruments: chosen.length, written }
+  process.stdout.write(options.json ? `${JSON.stringify(report)}\n` : `${chosen.length} instruments, ${written} files written\n`)
+}

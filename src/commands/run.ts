@@ -1,0 +1,161 @@
+import { Command, Option } from 'commander'
+import type { Logger } from 'pino'
+import { RUN_DEFAULTS, readRunConfig, type ExchangeRun, type RunConfig, type RunFlags } from '../config/run.ts'
+import { L3capError, messageOf } from '../core/errors.ts'
+import { isoMs } from '../core/time.ts'
+import type { InstrumentInfo } from '../exchanges/exchange.ts'
+import { startSimulator, type Simulator } from '../simulator/simulator.ts'
+import { instrumentPath } from '../vault/layout.ts'
+import { storeMetadata } from '../vault/metadata.ts'
+import { Capture, type Share } from './capture.ts'
+import { openLog } from './log.ts'
+import { Monitor } from './monitor.ts'
+import { fetchCatalogue, resolveSymbols } from './symbols.ts'
+
+const DAY_MS = 86_400_000
+const STOP_MS_MAX = 4500
+
+/** `l3cap run`: captures until it is stopped. Resolves after a clean stop. */
+export function runCommand(): Command {
+  const list = (value: string, previous: string[] | undefined) => [...(previous ?? []), ...value.split(',').map(s => s.trim()).filter(Boolean)]
+  const said = (text: string, value: unknown) => `${text} (default: ${String(value)})`
+  return new Command('run')
+    .summary('capture until stopped')
+    .description('Captures the books, events and trades of instruments into a vault until SIGINT or SIGTERM.')
+    .option('--exchange <id>', 'exchange: bitfinex, okx (default: from --config)')
+    .addOption(new Option('--symbol <name>', "instrument, in the exchange's or any common spelling; repeat or commas (default: from --config)").argParser(list))
+    .option('--config <file>', 'JSON file with the same settings, for several exchanges (default: none)')
+    .option('--vault <dir>', said('vault directory; environment L3CAP_VAULT; with --simulate ./vault-simulated', RUN_DEFAULTS.vault))
+    .option('--level <l3|l2>', 'orders or price levels (default: l3 where the exchange has it, else l2)')
+    .option('--depth <n>', said('levels a side in snapshots', RUN_DEFAULTS.depth))
+    .option('--cadence <duration>', said('time between snapshots, on multiples of it', RUN_DEFAULTS.cadence))
+    .option('--no-frames', 'do not keep the wire frames; nothing can be rebuilt then (default: keep them)')
+    .option('--no-trades', 'do not capture trades (default: capture them)')
+    .option('--stale-after <duration>', "silence of a book after which it is subscribed again (default: the exchange's limit)")
+    .addOption(new Option('--on-checksum-mismatch <warn|resync>', 'resync: the first one resynchronises; warn: none does (default: three in a row do)'))
+    .option('--fsync <duration|off>', said('time between syncs to the disk', RUN_DEFAULTS.fsync))
+    .option('--ws-url <url>', "WebSocket address instead of the exchange's (default: the exchange's)")
+    .option('--rest-url <url>', "REST address instead of the exchange's (default: the exchange's)")
+    .option('--duration <duration>', 'stop cleanly after so long (default: never)')
+    .option('--simulate', 'start a simulated exchange inside and capture from it (default: off)')
+    .option('--log-level <level>', said('trace, debug, info, warn or error', RUN_DEFAULTS.logLevel))
+    .option('--log-dir <dir>', said('directory of the rotated log files', RUN_DEFAULTS.logDir))
+    .action((_options: unknown, command: Command) => run(explicit(command)))
+}
+
+/** Only what was said: commander invents `true` for the `--no-…` flags, which would win over the file. */
+function explicit(command: Command): RunFlags {
+  const flags: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(command.opts())) {
+    if (command.getOptionValueSource(name) !== 'default') flags[name] = value
+  }
+  return flags
+}
+
+async function run(flags: RunFlags): Promise<void> {
+  const config = readRunConfig(flags)
+  const simulators = config.simulate ? await startSimulators(config) : []
+  try {
+    await capture(simulators.length > 0 ? pointedAt(config, simulators) : config)
+  } finally {
+    for (const simulator of simulators) await simulator.close()
+  }
+}
+
+async function startSimulators(config: RunConfig): Promise<Simulator[]> {
+  return await Promise.all(
+    config.exchanges.map(({ exchange, symbols }) =>
+      startSimulator({ exchange: exchange.id as 'bitfinex' | 'okx', instruments: symbols.map(exchange.spell) })
+    )
+  )
+}
+
+function pointedAt(config: RunConfig, simulators: readonly Simulator[]): RunConfig {
+  const exchanges = config.exchanges.map((entry, at) => ({ ...entry, wsUrl: simulators[at]!.wsUrl, restUrl: simulators[at]!.restUrl }))
+  return { ...config, exchanges }
+}
+
+async function capture(config: RunConfig): Promise<void> {
+  const stopped = new AbortController()
+  const found = await Promise.all(config.exchanges.map(entry => resolve(entry, stopped.signal)))
+  const shares: Share[] = found.map(({ run, instruments }) => ({ run, instruments }))
+  const log = await openLog(config.logLevel, config.logDir, true)
+  const capturing = new Capture(config, log.logger)
+  capturing.lock(shares)
+  const reason = waitForStop(config.durationMs)
+  await capturing.start(shares)
+  for (const { run, infos, warning } of found) {
+    if (warning) log.logger.warn({ exchange: run.exchange.id, error: warning }, 'The list of instruments could not be read')
+    store(config.vault, infos, log.logger)
+  }
+  const refresh = setInterval(() => void refreshMetadata(config, found, stopped.signal, log.logger), DAY_MS)
+  const monitor = new Monitor(capturing, config, log.logger)
+  monitor.start()
+  const why = await reason
+  log.logger.info({ reason: why }, 'Stopping')
+  stopped.abort()
+  clearInterval(refresh)
+  // A disk that does not answer must not keep a process that was told to stop.
+  const deadline = setTimeout(() => process.kill(process.pid, 'SIGKILL'), STOP_MS_MAX)
+  monitor.stop()
+  await capturing.stop(why)
+  clearTimeout(deadline)
+  log.logger.info('Stopped')
+  log.end()
+}
+
+interface Resolved extends Share {
+  readonly run: ExchangeRun
+  readonly infos: readonly InstrumentInfo[]
+  readonly warning: string | undefined
+}
+
+/** Looks the symbols up in the exchange's list; where that cannot be read, takes them as they are spelled. */
+async function resolve(run: ExchangeRun, signal: AbortSignal): Promise<Resolved> {
+  const { exchange, symbols, level } = run
+  let infos: InstrumentInfo[]
+  try {
+    infos = await fetchCatalogue(exchange, run.restUrl, symbols, signal)
+  } catch (error) {
+    if (!(error instanceof L3capError)) throw error
+    const names = [...new Set(symbols.map(exchange.spell))]
+    return { run, infos: [], instruments: names.map(name => exchange.describe(name, level)), warning: messageOf(error) }
+  }
+  const chosen = resolveSymbols(exchange, symbols, infos)
+  return { run, infos: chosen, instruments: chosen.map(info => exchange.describe(info.instId, level)), warning: undefined }
+}
+
+function store(vault: string, infos: readonly InstrumentInfo[], logger: Logger): void {
+  for (const info of infos) {
+    try {
+      storeMetadata(instrumentPath(vault, info.exchange, info.instId), info, isoMs(Date.now() * 1000))
+    } catch (error) {
+      logger.error({ instId: info.instId, error: messageOf(error) }, 'Metadata could not be stored')
+    }
+  }
+}
+
+async function refreshMetadata(config: RunConfig, found: readonly Resolved[], signal: AbortSignal, logger: Logger): Promise<void> {
+  for (const { run, instruments } of found) {
+    try {
+      const names = instruments.map(({ instId }) => instId)
+      const infos = await fetchCatalogue(run.exchange, run.restUrl, names, signal)
+      store(config.vault, infos.filter(info => names.includes(info.instId)), logger)
+    } catch (error) {
+      logger.warn({ exchange: run.exchange.id, error: messageOf(error) }, 'The list of instruments could not be read')
+    }
+  }
+}
+
+/** Resolves to the reason when the capture shall stop. A second signal ends the process at once. */
+function waitForStop(durationMs: number | null): Promise<string> {
+  return new Promise(resolve => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        resolve(signal)
+        process.once(signal, () => process.kill(process.pid, 'SIGKILL'))
+      })
+    }
+    if (durationMs !== null) setTimeout(() => resolve('duration'), durationMs)
+  })
+}

@@ -1,0 +1,41 @@
+import { distance } from 'fastest-levenshtein'
+import { L3capError } from '../core/errors.ts'
+import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
+import { Fetcher } from '../wire/fetcher.ts'
+
+const NEAR_NAMES = 5
+
+/** What an exchange offers, read over REST. `all`: not only the kinds of market that `symbols` name. */
+export async function fetchCatalogue(
+  exchange: Exchange, restUrl: string, symbols: readonly string[], signal: AbortSignal
+): Promise<InstrumentInfo[]> {
+  const fetcher = new Fetcher(restUrl, exchange.restRequestsPerMinuteMax)
+  const answers: unknown[] = []
+  for (const path of exchange.catalogue.paths(symbols.map(exchange.spell))) answers.push(await fetcher.json(path, signal, 2))
+  try {
+    return exchange.catalogue.read(answers)
+  } catch (error) {
+    throw new L3capError('REST', `${exchange.id}: the list of instruments has another format`, { cause: error })
+  }
+}
+
+/** The entries of the symbols in any common spelling. Throws SYMBOL_UNKNOWN with near names. */
+export function resolveSymbols(exchange: Exchange, symbols: readonly string[], infos: readonly InstrumentInfo[]): InstrumentInfo[] {
+  const byName = new Map(infos.map(info => [info.instId, info]))
+  const bare = (name: string) => name.toUpperCase().replace(/[^A-Z0-9]/g, '')
+  const byLetters = new Map(infos.map(info => [bare(info.instId), info]))
+  const unknown: string[] = []
+  const found = symbols.map(symbol => {
+    const spelled = exchange.spell(symbol)
+    const info = byName.get(symbol) ?? byName.get(spelled) ?? byLetters.get(bare(spelled))
+    if (info === undefined) unknown.push(`${exchange.id} has no ${symbol}; near names: ${nearNames(spelled, byName.keys())}`)
+    return info
+  })
+  if (unknown.length > 0) throw new L3capError('SYMBOL_UNKNOWN', unknown.join('\n'))
+  return [...new Set(found.filter(info => info !== undefined))]
+}
+
+function nearNames(name: string, known: Iterable<string>): string {
+  const ranked = [...known].map(candidate => ({ candidate, far: distance(name, candidate) }))
+  return ranked.sort((a, b) => a.far - b.far).slice(0, NEAR_NAMES).map(({ candidate }) => candidate).join(', ')
+}

@@ -1,0 +1,409 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { type RawData, type WebSocket, WebSocketServer } from 'ws'
+import type { Fault, FaultKind } from './faults.ts'
+
+const HOST = '127.0.0.1'
+const TICK_MS = 20
+const HOUSEKEEPING_MS = 1000
+/** A client that reads nothing is cut off at this many unsent bytes, so that it cannot fill the memory. */
+const UNSENT_BYTES_MAX = 64 * 1024 * 1024
+const REQUEST_BYTES_MAX = 1024 * 1024
+const MUTE_MS = 10_000
+
+/** One frame that a simulator sent, or withheld because of a fault. Kept only with `keepLog`. */
+export interface SentFrame {
+  /** Milliseconds since the epoch. */
+  readonly atMs: number
+  /** Which connection, counted from 1 since the start of the simulator. */
+  readonly connection: number
+  /** The instrument of a channel frame; undefined for answers and announcements. */
+  readonly instrument: string | undefined
+  readonly text: string
+  /** False if a drop or a mute kept it from the client. */
+  readonly sent: boolean
+  /** The fault that befell it. */
+  readonly fault: FaultKind | undefined
+}
+
+/** What a frame of a channel is, as far as faults care: only updates are dropped, doubled or swapped. */
+export type FrameKind = 'update' | 'other'
+
+/** One thing a connection is subscribed to. */
+export interface Subscription {
+  readonly connection: Connection
+  readonly instrument: string
+  readonly isBook: boolean
+  /** Frames with the same text here share one numbering within the connection: a swap is a swap among them. */
+  readonly numbering: string
+  mutedUntilMs: number
+}
+
+/** How often clients may connect: more than `max` within `windowMs` are refused, and then for `blockMs`. */
+export interface ConnectLimit {
+  readonly max: number
+  readonly windowMs: number
+  readonly blockMs: number
+}
+
+/** The answer to a REST request. */
+export interface RestAnswer {
+  readonly status: number
+  readonly body: unknown
+}
+
+/** What one exchange adds to the server: its protocol and its markets. */
+export interface Venue {
+  /** The path of the WebSocket. */
+  readonly path: string
+  readonly connectLimit: ConnectLimit
+  /** A client connected. */
+  opened(connection: Connection): void
+  /** A client said something. */
+  received(connection: Connection, text: string): void
+  /** A connection ended; its subscriptions must be forgotten. */
+  closed(connection: Connection): void
+  /** Time passed: the markets move and subscribers hear of it. Called only while somebody is subscribed. */
+  tick(elapsedMs: number, nowMs: number): void
+  /** The code to close a connection with that has been idle too long; 0 to let it be. */
+  idleCode(connection: Connection, nowMs: number): number
+  /** Announces a maintenance or a restart the way the exchange does. */
+  announce(fault: Fault, server: SimulatorServer): void
+  rest(path: string, query: URLSearchParams, nowMs: number): RestAnswer
+}
+
+/**
+ * The exchange's clock, in milliseconds since the epoch. It takes the machine's time once and then runs evenly: an
+ * exchange does not jump when somebody sets the clock of the machine that captures it.
+ */
+export function exchangeNowMs(): number {
+  return Math.floor(performance.timeOrigin + performance.now())
+}
+
+/** One client's connection. */
+export class Connection {
+  readonly number: number
+  readonly socket: WebSocket
+  readonly subscriptions = new Set<Subscription>()
+  readonly openedMs: number
+  lastReceivedMs: number
+  lastSentMs: number
+  mutedUntilMs = 0
+  /** Faults of single frames that wait for the next frame they fit. */
+  readonly pending: Fault[] = []
+  private readonly stream: Duplex
+  private readonly log: SentFrame[] | undefined
+  private held: { subscription: Subscription; text: string } | undefined
+
+  constructor(number: number, socket: WebSocket, stream: Duplex, log: SentFrame[] | undefined) {
+    this.number = number
+    this.socket = socket
+    this.stream = stream
+    this.log = log
+    this.openedMs = exchangeNowMs()
+    this.lastReceivedMs = this.openedMs
+    this.lastSentMs = this.openedMs
+  }
+
+  /** Sends an answer or an announcement, which no fault but a mute concerns. */
+  sendEvent(text: string): void {
+    const isMuted = exchangeNowMs() < this.mutedUntilMs
+    if (!isMuted) this.socket.send(text)
+    this.note(text, undefined, !isMuted, isMuted ? 'mute' : undefined)
+  }
+
+  /** Sends a frame of a channel, unless a fault has other plans for it. */
+  sendFrame(subscription: Subscription, text: string, kind: FrameKind, nowMs: number): void {
+    const { instrument } = subscription
+    if (nowMs < this.mutedUntilMs || nowMs < subscription.mutedUntilMs) {
+      this.note(text, instrument, false, 'mute')
+      return
+    }
+    if (kind === 'update' && this.pending.length > 0) {
+      if (this.takeFault('drop', instrument)) {
+        this.note(text, instrument, false, 'drop')
+        return
+      }
+      if (!this.held && this.takeFault('reorder', instrument)) {
+        this.held = { subscription, text }
+        return
+      }
+      if (this.takeFault('duplicate', instrument)) this.write(text, instrument, nowMs, 'duplicate')
+    }
+    this.write(text, instrument, nowMs)
+    const { held } = this
+    if (held && held.subscription.numbering === subscription.numbering) {
+      this.held = undefined
+      this.write(held.text, held.subscription.instrument, nowMs, 'reorder')
+    }
+  }
+
+  /** Takes a waiting fault of this kind that fits the instrument; false if there is none. */
+  takeFault(kind: FaultKind, instrument: string): boolean {
+    const index = this.pending.findIndex(
+      fault => fault.kind === kind && (fault.instrument === undefined || fault.instrument === instrument)
+    )
+    if (index >= 0) this.pending.splice(index, 1)
+    return index >= 0
+  }
+
+  /** Forgets a subscription, and a frame of it that was held back. */
+  drop(subscription: Subscription): void {
+    this.subscriptions.delete(subscription)
+    if (this.held?.subscription === subscription) this.held = undefined
+  }
+
+  /** True if it is subscribed to the book of the instrument, or to any book when none is named. */
+  covers(instrument: string | undefined): boolean {
+    for (const subscription of this.subscriptions) {
+      if (subscription.isBook && (instrument === undefined || subscription.instrument === instrument)) return true
+    }
+    return false
+  }
+
+  /** Ends it with a close code; 1006 ends it without a close frame. */
+  close(code: number, reason = ''): void {
+    if (code === 1006) this.socket.terminate()
+    else this.socket.close(code, reason)
+  }
+
+  /** Collects what is sent until `release`, so that a burst is one write to the network. */
+  collect(): void {
+    this.stream.cork()
+  }
+
+  /** Sends what was collected. */
+  release(): void {
+    this.stream.uncork()
+    if (this.socket.bufferedAmount > UNSENT_BYTES_MAX) this.socket.terminate()
+  }
+
+  private write(text: string, instrument: string, nowMs: number, fault?: FaultKind): void {
+    if (this.socket.readyState !== this.socket.OPEN) return
+    this.socket.send(text)
+    this.lastSentMs = nowMs
+    this.note(text, instrument, true, fault)
+  }
+
+  private note(text: string, instrument: string | undefined, sent: boolean, fault: FaultKind | undefined): void {
+    this.log?.push({ atMs: exchangeNowMs(), connection: this.number, instrument, text, sent, fault })
+  }
+}
+
+/** The server of one simulated exchange: HTTP and WebSocket on one loopback port, limits, timers and faults. */
+export class SimulatorServer {
+  readonly log: SentFrame[] = []
+  readonly connections = new Set<Connection>()
+  private readonly venue: Venue
+  private readonly keepLog: boolean
+  private readonly http: Server
+  private readonly sockets: WebSocketServer
+  private readonly timers = new Set<NodeJS.Timeout>()
+  private housekeeping: NodeJS.Timeout | undefined
+  private ticking: NodeJS.Timeout | undefined
+  private lastTickMs = 0
+  private count = 0
+  private connects: number[] = []
+  private blockedUntilMs = 0
+  /** Faults of single frames that came while nobody was subscribed. */
+  private waiting: Fault[] = []
+
+  constructor(venue: Venue, keepLog: boolean) {
+    this.venue = venue
+    this.keepLog = keepLog
+    this.sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: REQUEST_BYTES_MAX })
+    this.http = createServer((request, response) => this.answer(request, response))
+    this.http.on('upgrade', (request, stream, head) => this.upgrade(request, stream, head))
+  }
+
+  /** Listens; resolves to the port. Port 0 chooses a free one. */
+  async listen(port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.http.once('error', reject)
+      this.http.listen(port, HOST, () => {
+        this.http.off('error', reject)
+        resolve()
+      })
+    })
+    this.housekeeping = setInterval(() => this.keepHouse(), HOUSEKEEPING_MS)
+    return (this.http.address() as AddressInfo).port
+  }
+
+  /** Ends every connection and timer. */
+  async close(): Promise<void> {
+    for (const timer of this.timers) clearTimeout(timer)
+    this.timers.clear()
+    clearInterval(this.housekeeping)
+    clearInterval(this.ticking)
+    this.ticking = undefined
+    for (const connection of this.connections) connection.socket.terminate()
+    this.http.closeAllConnections()
+    await new Promise<void>(resolve => {
+      this.http.close(() => resolve())
+    })
+  }
+
+  /** Runs something later, unless the server is closed before. */
+  later(ms: number, action: () => void): void {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer)
+      action()
+    }, ms)
+    this.timers.add(timer)
+  }
+
+  /** Registers a subscription: faults that waited for one take hold, and the markets begin to move. */
+  subscribed(subscription: Subscription): void {
+    const { connection } = subscription
+    connection.subscriptions.add(subscription)
+    if (subscription.isBook) {
+      const fitting = this.waiting.filter(({ instrument }) => connection.covers(instrument))
+      connection.pending.push(...fitting)
+      this.waiting = this.waiting.filter(fault => !fitting.includes(fault))
+    }
+    if (this.ticking) return
+    this.lastTickMs = performance.now()
+    this.ticking = setInterval(() => this.tick(), TICK_MS)
+  }
+
+  /** Makes a fault happen at its time. */
+  inject(fault: Fault): void {
+    if (fault.afterMs) this.later(fault.afterMs, () => this.apply(fault))
+    else this.apply(fault)
+  }
+
+  private apply(fault: Fault): void {
+    switch (fault.kind) {
+      case 'mute':
+        this.mute(fault)
+        return
+      case 'close':
+        for (const connection of this.connections) {
+          if (fault.instrument === undefined || connection.covers(fault.instrument))
+            connection.close(fault.code ?? 1006)
+        }
+        return
+      case 'maintenance':
+      case 'restart-notice':
+        this.venue.announce(fault, this)
+        return
+      default:
+        this.arm(fault)
+    }
+  }
+
+  private arm(fault: Fault): void {
+    const concerned = [...this.connections].filter(connection => connection.covers(fault.instrument))
+    for (const connection of concerned) connection.pending.push(fault)
+    if (concerned.length === 0) this.waiting.push(fault)
+  }
+
+  private mute(fault: Fault): void {
+    const untilMs = exchangeNowMs() + (fault.ms ?? MUTE_MS)
+    for (const connection of this.connections) {
+      if (fault.instrument === undefined) connection.mutedUntilMs = untilMs
+      for (const subscription of connection.subscriptions) {
+        if (subscription.instrument === fault.instrument) subscription.mutedUntilMs = untilMs
+      }
+    }
+  }
+
+  private tick(): void {
+    const tickMs = performance.now()
+    const elapsedMs = tickMs - this.lastTickMs
+    this.lastTickMs = tickMs
+    const busy = [...this.connections].filter(connection => connection.subscriptions.size > 0)
+    if (busy.length === 0) {
+      clearInterval(this.ticking)
+      this.ticking = undefined
+      return
+    }
+    for (const connection of busy) connection.collect()
+    this.venue.tick(elapsedMs, exchangeNowMs())
+    for (const connection of busy) connection.release()
+  }
+
+  private keepHouse(): void {
+    const nowMs = exchangeNowMs()
+    for (const connection of this.connections) {
+      const code = this.venue.idleCode(connection, nowMs)
+      if (code) connection.close(code)
+    }
+  }
+
+  private upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+    // A client that goes away in the middle of its handshake is no concern of ours.
+    stream.on('error', () => stream.destroy())
+    const path = parseTarget(request.url ?? '/')?.path
+    const status = path !== this.venue.path ? '404 Not Found' : this.mayConnect() ? '' : '429 Too Many Requests'
+    if (status) {
+      // Destroyed, too: a client that keeps its half open would hold up `close`.
+      stream.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => stream.destroy())
+      return
+    }
+    this.sockets.handleUpgrade(request, stream, head, socket => this.accept(socket, stream))
+  }
+
+  private mayConnect(): boolean {
+    const { max, windowMs, blockMs } = this.venue.connectLimit
+    const nowMs = exchangeNowMs()
+    if (nowMs < this.blockedUntilMs) return false
+    this.connects = this.connects.filter(atMs => atMs > nowMs - windowMs)
+    if (this.connects.length >= max) {
+      this.blockedUntilMs = nowMs + blockMs
+      return false
+    }
+    this.connects.push(nowMs)
+    return true
+  }
+
+  private accept(socket: WebSocket, stream: Duplex): void {
+    const connection = new Connection(++this.count, socket, stream, this.keepLog ? this.log : undefined)
+    this.connections.add(connection)
+    socket.on('message', (data: RawData, isBinary) => {
+      connection.lastReceivedMs = exchangeNowMs()
+      if (!isBinary) this.venue.received(connection, String(data))
+    })
+    // `close` follows every error and does what there is to do.
+    socket.on('error', () => socket.terminate())
+    socket.on('close', () => {
+      this.connections.delete(connection)
+      this.venue.closed(connection)
+      connection.subscriptions.clear()
+    })
+    this.venue.opened(connection)
+  }
+
+  private answer(request: IncomingMessage, response: ServerResponse): void {
+    const target = parseTarget(request.url ?? '/')
+    const { status, body } = target
+      ? this.venue.rest(target.path, target.query, exchangeNowMs())
+      : { status: 400, body: { error: 'bad request' } }
+    const text = JSON.stringify(body)
+    response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+    response.end(text)
+  }
+}
+
+/** The path and query of a request target; undefined when it is malformed. */
+function parseTarget(target: string): { path: string; query: URLSearchParams } | undefined {
+  try {
+    const url = new URL(target, `http://${HOST}`)
+    return { path: decodeURIComponent(url.pathname), query: url.searchParams }
+  } catch {
+    return undefined
+  }
+}
+
+/** The JSON object in a text; undefined when the text is no JSON or another value. */
+export function parseObject(text: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,228 @@
+import { isAscii, isUtf8 } from 'node:buffer'
+import type { Requests } from '../capture/connection.ts'
+import { type CloseCause, type Engine, type OpenDetail, type StateDetail, STATE_VERSION } from '../capture/engine.ts'
+import type { EngineConfig, Stream } from '../capture/subject.ts'
+import type { Level } from '../core/instrument.ts'
+import { HOUR_US, hourOf } from '../core/time.ts'
+import type { Exchange } from '../exchanges/exchange.ts'
+
+/** A connection as the journal keeps it. */
+interface Open {
+  readonly name: string
+  readonly stream: Stream | null
+  readonly detail: OpenDetail
+  /** The line up to the number: `,"conn":"okx-1","frame":`. */
+  readonly head: string
+}
+
+/** What the journal needs of the world. */
+export interface JournalParts {
+  readonly exchange: Exchange
+  readonly run: string
+  readonly config: EngineConfig
+  now(): number
+  /** The frames stream of a connection; null without frames. */
+  frames(name: string): Stream | null
+  /** Whether there is no room for more frames. */
+  isFull(): boolean
+}
+
+/**
+ * Writes the frames feed of one exchange and drives the engine with the very same lines. What the engine asks for
+ * while it handles a line is handed on afterwards, so that a change of the hour never falls into the middle of one.
+ */
+export class Journal implements Requests {
+  private readonly parts: JournalParts
+  private readonly actions: Requests
+  private engine!: Engine
+  private readonly open_ = new Map<string, Open>()
+  /** Lines written under a connection name so far, and the hour of the last one. */
+  private readonly counts = new Map<string, number>()
+  private readonly hours = new Map<string, number>()
+  private readonly queue: (() => void)[] = []
+  private readonly skipped = new Map<string, { from: number; count: number }>()
+  private hourEndUs = 0
+  private draining = false
+  framesIn = 0
+  lastFrameUs = 0
+
+  constructor(parts: JournalParts, actions: Requests) {
+    this.parts = parts
+    this.actions = actions
+  }
+
+  /** The engine to drive; it gets this journal as its `Requests`. */
+  attach(engine: Engine): void {
+    this.engine = engine
+  }
+
+  /** Names of the open connections. */
+  get names(): string[] {
+    return [...this.open_.keys()]
+  }
+
+  private next(name: string): number {
+    const frame = (this.counts.get(name) ?? 0) + 1
+    this.counts.set(name, frame)
+    return frame
+  }
+
+  private write(open: Open, us: number, frame: number, rest: string): void {
+    open.stream?.append(us, `{"recv_us":${us}${open.head}${frame},"dir":${rest}\n`)
+  }
+
+  /** The moment of a new line; the first of an hour brings the states of all connections. */
+  private stamp(): number {
+    const us = this.parts.now()
+    if (us >= this.hourEndUs) this.turn(us)
+    return us
+  }
+
+  private turn(us: number): void {
+    const hour = hourOf(us)
+    const first = this.hourEndUs === 0
+    this.hourEndUs = (hour + 1) * HOUR_US
+    if (first) return
+    for (const open of this.open_.values()) {
+      const frame = this.next(open.name)
+      if (open.stream) {
+        const subjects = this.engine.subjectStates(open.detail.instruments.map(([instId]) => instId))
+        const state: StateDetail = { ...open.detail, subjects, connection: this.engine.connectionState(open.name) }
+        this.write(open, us, frame, `"state","run":${JSON.stringify(this.parts.run)},"state":${JSON.stringify(state)}}`)
+      }
+      this.hours.set(open.name, hour)
+      this.engine.hour(us, open.name, frame)
+    }
+  }
+
+  /** `open`: a connection is established for these instruments. */
+  open(name: string, url: string, instruments: readonly [string, Level][], replaces: string | null): void {
+    const us = this.stamp()
+    const frame = this.next(name)
+    const plain: OpenDetail = { v: STATE_VERSION, config: this.parts.config, instruments, replaces }
+    const open: Open = {
+      name,
+      stream: this.parts.frames(name),
+      detail: plain,
+      head: `,"conn":${JSON.stringify(name)},"frame":`
+    }
+    const hour = hourOf(us)
+    const known = this.hours.get(name) === hour
+    const detail = known ? plain : { ...plain, subjects: this.engine.subjectStates(instruments.map(([id]) => id)) }
+    this.hours.set(name, hour)
+    this.open_.set(name, open)
+    this.write(open, us, frame, `"open","run":${JSON.stringify(this.parts.run)},"url":${JSON.stringify(url)},"open":${JSON.stringify(detail)}}`)
+    this.engine.open(us, name, frame, detail)
+    this.drain()
+  }
+
+  /** `in`: a message as it came. */
+  in(name: string, data: Buffer, isBinary: boolean): void {
+    if (this.parts.isFull()) return this.skip(name)
+    const us = this.stamp()
+    const open = this.open_.get(name)
+    if (open === undefined) return
+    this.framesIn++
+    this.lastFrameUs = us
+    if (this.skipped.size > 0) this.resume(open, us)
+    const frame = this.next(name)
+    const isText = !isBinary && (isAscii(data) || isUtf8(data))
+    if (!isText || data.length > this.parts.exchange.limits.frameBytesMax) {
+      const text = isText ? JSON.stringify(data.toString()) : `"${data.toString('base64')}"`
+      this.write(open, us, frame, `"in"${isText ? '' : ',"encoding":"base64"'},"unread":true,"text":${text}}`)
+      this.engine.unreadable(us, name, frame, isText ? 'larger than the limit' : isBinary ? 'binary' : 'broken UTF-8')
+    } else {
+      const text = data.toString()
+      const form = this.engine.read(name, text)
+      this.write(open, us, frame, form === 'msg' ? `"in","msg":${text}}` : `"in","text":${JSON.stringify(text)}}`)
+      this.engine.apply(us, name, frame)
+    }
+    if (this.queue.length > 0) this.drain()
+  }
+
+  private skip(name: string): void {
+    const skipped = this.skipped.get(name)
+    if (skipped) skipped.count++
+    else this.skipped.set(name, { from: this.parts.now(), count: 1 })
+  }
+
+  /** There is room again: what could not be kept is marked, and is a gap. */
+  private resume(open: Open, us: number): void {
+    const skipped = this.skipped.get(open.name)
+    if (skipped === undefined) return
+    this.skipped.delete(open.name)
+    const frame = this.next(open.name)
+    this.write(open, us, frame, `"skip","from":${skipped.from},"count":${skipped.count}}`)
+    this.engine.skip(us, open.name, frame, skipped.count)
+  }
+
+  /** `out`: a message that was sent. Call it only when the socket took the message. */
+  out(name: string, text: string): void {
+    const us = this.stamp()
+    const open = this.open_.get(name)
+    if (open === undefined) return
+    const isJson = text.startsWith('{')
+    this.write(open, us, this.next(name), isJson ? `"out","msg":${text}}` : `"out","text":${JSON.stringify(text)}}`)
+  }
+
+  /** `tick`: snapshots are due on every open connection. */
+  tick(): void {
+    for (const open of [...this.open_.values()]) {
+      if (this.parts.isFull()) return
+      const us = this.stamp()
+      if (this.skipped.size > 0) this.resume(open, us)
+      const frame = this.next(open.name)
+      this.write(open, us, frame, '"tick"}')
+      this.engine.tick(us, open.name, frame)
+      this.drain()
+    }
+  }
+
+  /** `close`: the connection has ended. */
+  close(name: string, cause: CloseCause, code: number | null, reason: string): void {
+    const open = this.open_.get(name)
+    if (open === undefined) return
+    const us = this.stamp()
+    this.resume(open, us)
+    const frame = this.next(name)
+    this.write(open, us, frame, `"close","code":${code},"reason":${JSON.stringify(reason)},"cause":"${cause}"}`)
+    this.engine.close(us, name, frame, cause, code, reason)
+    this.open_.delete(name)
+    this.drain()
+  }
+
+  private drain(): void {
+    // An action may lead to another line (`out`), whose own requests are taken in turn here, not inside.
+    if (this.draining) return
+    this.draining = true
+    try {
+      for (let action = this.queue.shift(); action; action = this.queue.shift()) action()
+    } finally {
+      this.draining = false
+    }
+  }
+
+  send(name: string, text: string): void {
+    this.queue.push(() => this.actions.send(name, text))
+  }
+
+  hangup(name: string, reason: string): void {
+    this.queue.push(() => this.actions.hangup(name, reason))
+  }
+
+  replace(name: string, reason: string): void {
+    this.queue.push(() => this.actions.replace(name, reason))
+  }
+
+  leave(name: string): void {
+    this.queue.push(() => this.actions.leave(name))
+  }
+
+  settled(name: string): void {
+    this.queue.push(() => this.actions.settled(name))
+  }
+
+  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+    this.actions.log(level, message, facts)
+  }
+}

@@ -1,0 +1,221 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import pRetry from 'p-retry'
+import type { Requests } from '../capture/connection.ts'
+import { messageOf } from '../core/errors.ts'
+import type { Instrument } from '../core/instrument.ts'
+import type { Exchange } from '../exchanges/exchange.ts'
+import type { Clock } from './clock.ts'
+import type { Journal } from './journal.ts'
+import { Pace } from './pace.ts'
+import { RetryAfter, Socket } from './socket.ts'
+
+const BACKOFF_MS_MIN = 1000
+const BACKOFF_MS_MAX = 60_000
+const RETRY_AFTER_MS_MAX = 300_000
+/** An outage so soon after the last one waits a moment before it is met. */
+const SHORT_LIFE_MS = 10_000
+const TICK_MS_MAX = 2000
+
+/** A share of the instruments and the connection that serves it. */
+interface Slot {
+  readonly name: string
+  readonly instruments: readonly Instrument[]
+  readonly replaces: string | null
+  socket: Socket | null
+  /** Its replacement is on its way: when it ends, it ends for good. */
+  retiring: boolean
+  settled: () => void
+  ended: (why: string) => void
+}
+
+/** What a runner needs. */
+export interface RunnerParts {
+  readonly exchange: Exchange
+  readonly url: string
+  readonly clock: Clock
+  /** Takes a connection name that no running process has; `release` gives it back. */
+  takeName(): string
+  releaseName(name: string): void
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
+}
+
+/** Keeps the connections of one exchange alive until it is stopped: the forever loop and the timers. */
+export class Runner implements Requests {
+  private readonly parts: RunnerParts
+  private journal!: Journal
+  private readonly slots = new Map<string, Slot>()
+  private readonly pace: Pace
+  private readonly stopping = new AbortController()
+  private readonly loops = new Set<Promise<void>>()
+  private ticker: NodeJS.Timeout | undefined
+
+  constructor(parts: RunnerParts) {
+    this.parts = parts
+    this.pace = new Pace(parts.exchange.limits.connectsPerMinuteMax)
+  }
+
+  /** The journal that writes the lines of this runner's connections. */
+  attach(journal: Journal): void {
+    this.journal = journal
+  }
+
+  /** Connects: one connection for as many instruments as the exchange allows. */
+  start(instruments: readonly Instrument[], cadenceMs: number): void {
+    const size = this.parts.exchange.limits.instrumentsPerSocketMax
+    for (let at = 0; at < instruments.length; at += size) this.launch(instruments.slice(at, at + size), null)
+    this.scheduleTick(cadenceMs / Math.ceil(cadenceMs / TICK_MS_MAX))
+  }
+
+  private launch(instruments: readonly Instrument[], replaces: string | null): void {
+    const nothing = () => undefined
+    const slot: Slot = {
+      name: this.parts.takeName(), instruments, replaces, socket: null, retiring: false, settled: nothing, ended: nothing
+    }
+    this.slots.set(slot.name, slot)
+    const loop = this.serve(slot).catch(error => {
+      if (!this.stopping.signal.aborted && !slot.retiring) this.log('error', 'Connection given up', { conn: slot.name, error: messageOf(error) })
+    }).finally(() => {
+      this.loops.delete(loop)
+      this.slots.delete(slot.name)
+      this.parts.releaseName(slot.name)
+    })
+    this.loops.add(loop)
+  }
+
+  /** One connection name, outage after outage. Each outage has a back-off of its own. */
+  private async serve(slot: Slot): Promise<void> {
+    const { signal } = this.stopping
+    while (!signal.aborted && !slot.retiring) {
+      const began = performance.now()
+      const end = await pRetry(() => this.connect(slot), {
+        retries: Number.POSITIVE_INFINITY, minTimeout: BACKOFF_MS_MIN, maxTimeout: BACKOFF_MS_MAX, factor: 2, randomize: true, signal,
+        shouldRetry: () => !slot.retiring,
+        onFailedAttempt: ({ error, attemptNumber }) => this.onFailed(slot, error, attemptNumber)
+      })
+      await end()
+      const livedMs = performance.now() - began
+      if (livedMs < SHORT_LIFE_MS && !slot.retiring) await sleep(BACKOFF_MS_MIN * (0.5 + Math.random()), undefined, { signal })
+    }
+  }
+
+  private async onFailed(slot: Slot, error: Error, attempt: number): Promise<void> {
+    this.log('warn', 'Connecting failed', { conn: slot.name, attempt, error: error.message })
+    if (error instanceof RetryAfter && error.waitMs > 0) {
+      await sleep(Math.min(error.waitMs, RETRY_AFTER_MS_MAX), undefined, { signal: this.stopping.signal })
+    }
+  }
+
+  /**
+   * Connects and waits until every book is live: only then is the outage over. Resolves to what waits for its
+   * end. Rejects when the connection ends before.
+   */
+  private async connect(slot: Slot): Promise<() => Promise<void>> {
+    const { signal } = this.stopping
+    await this.pace.wait(signal)
+    let settle: () => void = () => undefined
+    let fail: (error: Error) => void = () => undefined
+    let finish: () => void = () => undefined
+    const live = new Promise<void>((resolve, reject) => {
+      settle = resolve
+      fail = reject
+    })
+    const end = new Promise<void>(resolve => {
+      finish = resolve
+    })
+    // An end before the first await below must not count as unhandled.
+    live.catch(() => undefined)
+    slot.settled = settle
+    slot.ended = why => {
+      fail(new Error(`ended before its books were live: ${why}`))
+      finish()
+    }
+    await Socket.open(this.parts.url, socket => {
+      if (signal.aborted) {
+        socket.leave()
+        slot.ended('stopping')
+        return { onMessage: () => undefined, onEnd: () => undefined }
+      }
+      slot.socket = socket
+      const { name } = slot
+      this.log('info', 'Connected', { conn: name, url: this.parts.url, instruments: slot.instruments.length })
+      this.journal.open(name, this.parts.url, slot.instruments.map(i => [i.instId, i.level]), slot.replaces)
+      return {
+        onMessage: (data, isBinary) => this.journal.in(name, data, isBinary),
+        onEnd: (code, reason) => this.onEnd(slot, code, reason)
+      }
+    })
+    await live
+    return () => end
+  }
+
+  private onEnd(slot: Slot, code: number, reason: string): void {
+    slot.socket = null
+    this.log('warn', 'Disconnected', { conn: slot.name, code, reason })
+    this.journal.close(slot.name, 'lost', code, reason)
+    slot.ended(`${code} ${reason}`)
+  }
+
+  /** Ticks stand on multiples of their period on the clock; a timer that fires early waits for the rest. */
+  private scheduleTick(periodMs: number): void {
+    const periodUs = periodMs * 1000
+    let nextUs = (Math.floor(this.parts.clock.now() / periodUs) + 1) * periodUs
+    const wait = () => {
+      const leftMs = (nextUs - this.parts.clock.now()) / 1000
+      if (leftMs > 0) {
+        this.ticker = setTimeout(wait, Math.max(1, leftMs))
+        return
+      }
+      this.journal.tick()
+      nextUs = (Math.floor(this.parts.clock.now() / periodUs) + 1) * periodUs
+      this.ticker = setTimeout(wait, (nextUs - this.parts.clock.now()) / 1000)
+    }
+    wait()
+  }
+
+  send(name: string, text: string): void {
+    if (this.slots.get(name)?.socket?.send(text)) this.journal.out(name, text)
+  }
+
+  hangup(name: string, reason: string): void {
+    this.slots.get(name)?.socket?.terminate(reason)
+  }
+
+  replace(name: string, reason: string): void {
+    const slot = this.slots.get(name)
+    if (slot === undefined || slot.retiring) return
+    slot.retiring = true
+    this.log('info', 'Planned change of connection', { conn: name, reason })
+    this.launch(slot.instruments, name)
+  }
+
+  leave(name: string): void {
+    const slot = this.slots.get(name)
+    if (!slot?.socket) return
+    slot.socket.leave()
+    slot.socket = null
+    this.journal.close(name, 'replaced', 1000, 'replaced')
+    slot.ended('replaced')
+  }
+
+  settled(name: string): void {
+    this.slots.get(name)?.settled()
+  }
+
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+    this.parts.log(level, message, { exchange: this.parts.exchange.id, ...facts })
+  }
+
+  /** Ends all connections cleanly. */
+  async stop(): Promise<void> {
+    clearTimeout(this.ticker)
+    for (const slot of this.slots.values()) {
+      if (!slot.socket) continue
+      slot.socket.leave()
+      slot.socket = null
+      this.journal.close(slot.name, 'stopped', 1000, 'stopped')
+      slot.ended('stopped')
+    }
+    this.stopping.abort()
+    await Promise.all(this.loops)
+  }
+}
