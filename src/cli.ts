@@ -12,7 +12,14 @@ export async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('l3cap')
     .description('Records order books from exchange WebSockets: raw frames, order events, gap-flagged snapshots.')
     .showHelpAfterError('(see --help)')
-  for (const make of [runCommand, retentionCommand, rebuildCommand, repairCommand, instrumentsCommand, simulateCommand]) {
+  for (const make of [
+    runCommand,
+    retentionCommand,
+    rebuildCommand,
+    repairCommand,
+    instrumentsCommand,
+    simulateCommand
+  ]) {
     program.addCommand(make())
   }
   for (const each of [program, ...program.commands]) each.exitOverride()

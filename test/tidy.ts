@@ -16,7 +16,7 @@ export interface Rule {
 const MAY_IMPORT: Record<string, string[]> = {
   core: [],
   book: ['core'],
-  exchanges: ['core'],
+  exchanges: ['core', 'book'],
   capture: ['core', 'exchanges/exchange.ts', 'book'],
   vault: ['core'],
   wire: ['core', 'exchanges', 'capture'],

@@ -193,7 +193,10 @@ export class OrderBook {
   /** The whole book as plain data. */
   state(): OrderBookState {
     const state: OrderBookState = { bids: [], asks: [] }
-    this.forEach(order => (order.isAsk ? state.asks : state.bids).push([order.id, order.level.price, order.size]))
+    this.forEach(order => {
+      const side = order.isAsk ? state.asks : state.bids
+      side.push([order.id, order.level.price, order.size])
+    })
     return state
   }
 

@@ -177,6 +177,6 @@ export class Connection implements Host, Home {
     this.isReplaced = state.isReplaced
     this.isSettled = state.isSettled
     this.session.restore(state.session)
-    state.keepers.forEach((keeper, index) => this.keepers[index]?.restore(keeper))
+    for (const [index, keeper] of state.keepers.entries()) this.keepers[index]?.restore(keeper)
   }
 }

@@ -29,7 +29,14 @@ export function readFrameLine(text: string): FrameLine | undefined {
   const us = Number(text.slice(HEAD.length, usEnd))
   const frame = Number(text.slice(connEnd + 10, frameEnd))
   if (!Number.isSafeInteger(us) || !Number.isSafeInteger(frame)) return undefined
-  return { us, conn: text.slice(usEnd + 9, connEnd), frame, dir: text.slice(frameEnd + 8, dirEnd), text, rest: dirEnd + 1 }
+  return {
+    us,
+    conn: text.slice(usEnd + 9, connEnd),
+    frame,
+    dir: text.slice(frameEnd + 8, dirEnd),
+    text,
+    rest: dirEnd + 1
+  }
 }
 
 const NOBODY: Requests = {

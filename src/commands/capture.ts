@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
-import type { EngineConfig, Stream, Subject } from '../capture/subject.ts'
 import { Engine } from '../capture/engine.ts'
+import type { EngineConfig, Stream, Subject } from '../capture/subject.ts'
 import type { ExchangeRun, RunConfig } from '../config/run.ts'
 import { L3capError } from '../core/errors.ts'
 import type { Instrument } from '../core/instrument.ts'
@@ -10,7 +10,7 @@ import { hourOf } from '../core/time.ts'
 import type { Exchange } from '../exchanges/exchange.ts'
 import { lockPath } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
-import { readTradeIds, repairStream, lastReceiveUs } from '../vault/resume.ts'
+import { lastReceiveUs, readTradeIds, repairStream } from '../vault/resume.ts'
 import { VaultWriter } from '../vault/writer.ts'
 import { Clock } from '../wire/clock.ts'
 import { Journal } from '../wire/journal.ts'
@@ -118,27 +118,36 @@ export class Capture {
     const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
     const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs, trades }
     const runner = new Runner({
-      exchange, url: run.wsUrl, clock: this.clock,
+      exchange,
+      url: run.wsUrl,
+      clock: this.clock,
       takeName: () => this.takeName(exchange.id),
       releaseName: name => this.releaseName(exchange.id, name),
       log: (level, message, facts) => this.logger[level](facts, message)
     })
     const journal = new Journal(
       {
-        exchange, run: this.run, config,
+        exchange,
+        run: this.run,
+        config,
         now: () => this.clock.now(),
         frames: name => this.framesOf(exchange.id, name),
         isFull: () => this.writer.isFull
       },
       runner
     )
-    const engine = new Engine(exchange, { stream: (feed, name) => this.writer.stream(exchange.id, feed, name) }, journal)
+    const engine = new Engine(
+      exchange,
+      { stream: (feed, name) => this.writer.stream(exchange.id, feed, name) },
+      journal
+    )
     journal.attach(engine)
     runner.attach(journal)
     const hour = hourOf(this.clock.now())
     const subjects = instruments.map(instrument => engine.subject(instrument, config))
     for (const subject of subjects) {
-      if (trades) subject.knowTrades(hour, await readTradeIds(this.config.vault, exchange.id, subject.instrument.instId, hour))
+      if (trades)
+        subject.knowTrades(hour, await readTradeIds(this.config.vault, exchange.id, subject.instrument.instId, hour))
     }
     return { exchange, engine, journal, runner, subjects }
   }
@@ -183,7 +192,10 @@ export class Capture {
   }
 
   private onWriter(event: 'writer_paused' | 'writer_resumed', detail: Record<string, unknown>): void {
-    this.logger[event === 'writer_paused' ? 'error' : 'warn'](detail, event === 'writer_paused' ? 'Writing paused' : 'Writing resumed')
+    this.logger[event === 'writer_paused' ? 'error' : 'warn'](
+      detail,
+      event === 'writer_paused' ? 'Writing paused' : 'Writing resumed'
+    )
     this.tellAll(event, detail)
   }
 
@@ -212,5 +224,10 @@ export class Capture {
 }
 
 function feedsOf(instrument: Instrument): string[] {
-  return [instrument.level === 'l3' ? 'l3_events' : 'l2_updates', snapshotFeed(instrument.level, instrument.market), 'trades', 'status']
+  return [
+    instrument.level === 'l3' ? 'l3_events' : 'l2_updates',
+    snapshotFeed(instrument.level, instrument.market),
+    'trades',
+    'status'
+  ]
 }

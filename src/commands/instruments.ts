@@ -18,12 +18,22 @@ interface Options {
 
 /** `l3cap instruments`: fetches and stores metadata, or lists what an exchange offers. */
 export function instrumentsCommand(): Command {
-  const list = (value: string, previous: string[]) => [...previous, ...value.split(',').map(s => s.trim()).filter(Boolean)]
+  const list = (value: string, previous: string[]) => [
+    ...previous,
+    ...value
+      .split(',')
+      .map(s => s.trim())
+      .filter(Boolean)
+  ]
   return new Command('instruments')
     .summary('fetch and store instrument metadata')
-    .description('Stores metadata of instruments under <vault>/meta; a file is rewritten only when its content differs.')
+    .description(
+      'Stores metadata of instruments under <vault>/meta; a file is rewritten only when its content differs.'
+    )
     .option('--exchange <id>', `one of ${Object.keys(EXCHANGES).join(', ')} (default: none, it must be said)`)
-    .addOption(new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all'))
+    .addOption(
+      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all')
+    )
     .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
     .option('--rest-url <url>', "REST address (default: the exchange's)")
     .option('--list', 'print what the exchange offers and what it can prove; store nothing', false)
@@ -37,12 +47,23 @@ async function instruments(options: Options): Promise<void> {
   if (exchange === undefined) {
     throw new L3capError('USAGE', `exchange: ${JSON.stringify(id)} is none of ${Object.keys(EXCHANGES).join(', ')}`)
   }
-  const infos = await fetchCatalogue(exchange, options.restUrl ?? exchange.restUrl, options.symbol, AbortSignal.timeout(60_000))
+  const infos = await fetchCatalogue(
+    exchange,
+    options.restUrl ?? exchange.restUrl,
+    options.symbol,
+    AbortSignal.timeout(60_000)
+  )
   const chosen = options.symbol.length > 0 ? resolveSymbols(exchange, options.symbol, infos) : infos
   if (options.list) {
-    const levels = Object.entries(exchange.proof).map(([level, { sequence, checksum }]) => `${level}: sequence per ${sequence}, checksum ${checksum}`)
-    if (options.json) process.stdout.write(`${JSON.stringify({ exchange: id, proof: exchange.proof, instruments: chosen })}\n`)
-    else process.stdout.write(`${id} (${levels.join('; ')})\n${chosen.map(info => `${info.instId}\t${info.market}\t${info.status ?? '-'}\n`).join('')}`)
+    const levels = Object.entries(exchange.proof).map(
+      ([level, { sequence, checksum }]) => `${level}: sequence per ${sequence}, checksum ${checksum}`
+    )
+    if (options.json)
+      process.stdout.write(`${JSON.stringify({ exchange: id, proof: exchange.proof, instruments: chosen })}\n`)
+    else
+      process.stdout.write(
+        `${id} (${levels.join('; ')})\n${chosen.map(info => `${info.instId}\t${info.market}\t${info.status ?? '-'}\n`).join('')}`
+      )
     return
   }
   let written = 0
@@ -50,5 +71,7 @@ async function instruments(options: Options): Promise<void> {
     if (storeMetadata(instrumentPath(options.vault, id, info.instId), info, isoMs(Date.now() * 1000))) written++
   }
   const report = { exchange: id, instruments: chosen.length, written }
-  process.stdout.write(options.json ? `${JSON.stringify(report)}\n` : `${chosen.length} instruments, ${written} files written\n`)
+  process.stdout.write(
+    options.json ? `${JSON.stringify(report)}\n` : `${chosen.length} instruments, ${written} files written\n`
+  )
 }

@@ -16,8 +16,14 @@ const FILES_KEPT = 10
  */
 export async function openLog(level: string, directory: string, quietTerminal: boolean): Promise<Log> {
   const file = await roll({
-    file: join(directory, 'l3cap'), extension: '.log', frequency: 'daily', size: '20m', dateFormat: 'yyyy-MM-dd', mkdir: true,
-    limit: { count: FILES_KEPT, removeOtherLogFiles: true }, sync: true
+    file: join(directory, 'l3cap'),
+    extension: '.log',
+    frequency: 'daily',
+    size: '20m',
+    dateFormat: 'yyyy-MM-dd',
+    mkdir: true,
+    limit: { count: FILES_KEPT, removeOtherLogFiles: true },
+    sync: true
   })
   const terminal = process.stdout.isTTY === true
   const out = terminal

@@ -119,7 +119,11 @@ export class Monitor {
     for (const line of this.capture.lines) {
       const names = line.journal.names
       const health = {
-        time_utc: time, pid: process.pid, run: this.capture.run, exchange: line.exchange.id, connections: names,
+        time_utc: time,
+        pid: process.pid,
+        run: this.capture.run,
+        exchange: line.exchange.id,
+        connections: names,
         frames_in: line.journal.framesIn,
         last_frame_utc: line.journal.lastFrameUs === 0 ? null : isoMs(line.journal.lastFrameUs),
         writer: { paused: writer.isPaused, pending_chars: writer.pendingChars },
@@ -145,7 +149,10 @@ export class Monitor {
 
   private summary(): void {
     for (const { exchange, instId, state, events, snapshots, trades, gaps, mismatches, bytes } of this.readings()) {
-      this.logger.info({ exchange, instId, state, snapshots, events, trades, gaps, mismatches, bytes }, 'Snapshot written: summary')
+      this.logger.info(
+        { exchange, instId, state, snapshots, events, trades, gaps, mismatches, bytes },
+        'Snapshot written: summary'
+      )
     }
   }
 }

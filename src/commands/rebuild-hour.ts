@@ -1,4 +1,4 @@
-import { Playback, readFrameLine, type FrameLine } from '../capture/playback.ts'
+import { type FrameLine, Playback, readFrameLine } from '../capture/playback.ts'
 import { L3capError } from '../core/errors.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { folderName } from '../vault/layout.ts'
@@ -49,7 +49,11 @@ class Source {
     }
     this.at = end + 1
     const line = readFrameLine(bytes.toString())
-    if (line === undefined) throw new L3capError('VAULT_DAMAGED', `${this.paths[this.next - 1]}: no line of the frames feed: ${bytes.toString().slice(0, 100)}`)
+    if (line === undefined)
+      throw new L3capError(
+        'VAULT_DAMAGED',
+        `${this.paths[this.next - 1]}: no line of the frames feed: ${bytes.toString().slice(0, 100)}`
+      )
     this.head = line
     return true
   }

@@ -19,7 +19,13 @@ interface Options {
 
 /** `l3cap rebuild`: all derived feeds again, from the frames. */
 export function rebuildCommand(): Command {
-  const list = (value: string, previous: string[]) => [...previous, ...value.split(',').map(s => s.trim()).filter(Boolean)]
+  const list = (value: string, previous: string[]) => [
+    ...previous,
+    ...value
+      .split(',')
+      .map(s => s.trim())
+      .filter(Boolean)
+  ]
   return new Command('rebuild')
     .summary('write all derived feeds again from the frames')
     .description(
@@ -28,8 +34,12 @@ export function rebuildCommand(): Command {
     )
     .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
     .option('--out <dir>', 'directory to write into, without feeds of its own yet (default: none, it must be said)')
-    .addOption(new Option('--exchange <id>', 'only these exchanges; repeat or commas').argParser(list).default([], 'all'))
-    .addOption(new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all'))
+    .addOption(
+      new Option('--exchange <id>', 'only these exchanges; repeat or commas').argParser(list).default([], 'all')
+    )
+    .addOption(
+      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all')
+    )
     .option('--jobs <n>', 'hours rebuilt at a time', String(availableParallelism()))
     .option('--json', 'print the report as JSON', false)
     .action((options: Options) => rebuild(options))
@@ -38,7 +48,8 @@ export function rebuildCommand(): Command {
 async function rebuild(options: Options): Promise<void> {
   const mistakes: string[] = []
   const jobs = Number(options.jobs)
-  if (!Number.isInteger(jobs) || jobs < 1) mistakes.push(`--jobs must be a whole number from 1, not ${JSON.stringify(options.jobs)}`)
+  if (!Number.isInteger(jobs) || jobs < 1)
+    mistakes.push(`--jobs must be a whole number from 1, not ${JSON.stringify(options.jobs)}`)
   const { out } = options
   if (out === undefined) mistakes.push('--out is needed')
   else if (existsSync(join(out, 'raw'))) mistakes.push(`--out: ${out} holds feeds already`)
@@ -50,7 +61,10 @@ async function rebuild(options: Options): Promise<void> {
   const tasks = planTasks(options.vault, out, narrowed.filter.exchange, names)
   const began = performance.now()
   const reports = jobs > 1 && tasks.length > 1 ? await inThreads(tasks, jobs) : await oneByOne(tasks)
-  const total = reports.reduce((a, b) => ({ frames: a.frames + b.frames, lines: a.lines + b.lines, unused: a.unused + b.unused }), { frames: 0, lines: 0, unused: 0 })
+  const total = reports.reduce(
+    (a, b) => ({ frames: a.frames + b.frames, lines: a.lines + b.lines, unused: a.unused + b.unused }),
+    { frames: 0, lines: 0, unused: 0 }
+  )
   const seconds = (performance.now() - began) / 1000
   const report = { hours: tasks.length, ...total, seconds: Math.round(seconds * 1000) / 1000 }
   process.stdout.write(
@@ -58,10 +72,19 @@ async function rebuild(options: Options): Promise<void> {
       ? `${JSON.stringify(report)}\n`
       : `${report.hours} hours, ${total.frames} lines of frames, ${total.lines} records, ${report.seconds} s\n`
   )
-  if (total.unused > 0) throw new L3capError('VAULT_DAMAGED', `${total.unused} lines belong to no connection whose opening or state is there`)
+  if (total.unused > 0)
+    throw new L3capError(
+      'VAULT_DAMAGED',
+      `${total.unused} lines belong to no connection whose opening or state is there`
+    )
 }
 
-function planTasks(vault: string, out: string, exchange: string | readonly string[] | undefined, names: readonly string[]): HourTask[] {
+function planTasks(
+  vault: string,
+  out: string,
+  exchange: string | readonly string[] | undefined,
+  names: readonly string[]
+): HourTask[] {
   const tasks = new Map<string, Map<string, string[]>>()
   for (const file of listHours(vault, { exchange, feed: 'frames' })) {
     if (file.kind !== 'jsonl' && file.kind !== 'gz') continue
@@ -75,7 +98,10 @@ function planTasks(vault: string, out: string, exchange: string | readonly strin
     else paths.push(file.path)
   }
   return [...tasks].map(([key, connections]) => ({
-    exchange: key.slice(key.indexOf('/') + 1), out, connections: [...connections.values()], names
+    exchange: key.slice(key.indexOf('/') + 1),
+    out,
+    connections: [...connections.values()],
+    names
   }))
 }
 

@@ -1,10 +1,10 @@
 import { Command, Option } from 'commander'
 import type { Logger } from 'pino'
-import { RUN_DEFAULTS, readRunConfig, type ExchangeRun, type RunConfig, type RunFlags } from '../config/run.ts'
+import { type ExchangeRun, RUN_DEFAULTS, type RunConfig, type RunFlags, readRunConfig } from '../config/run.ts'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { isoMs } from '../core/time.ts'
 import type { InstrumentInfo } from '../exchanges/exchange.ts'
-import { startSimulator, type Simulator } from '../simulator/simulator.ts'
+import { type Simulator, startSimulator } from '../simulator/simulator.ts'
 import { instrumentPath } from '../vault/layout.ts'
 import { storeMetadata } from '../vault/metadata.ts'
 import { Capture, type Share } from './capture.ts'
@@ -17,22 +17,44 @@ const STOP_MS_MAX = 4500
 
 /** `l3cap run`: captures until it is stopped. Resolves after a clean stop. */
 export function runCommand(): Command {
-  const list = (value: string, previous: string[] | undefined) => [...(previous ?? []), ...value.split(',').map(s => s.trim()).filter(Boolean)]
+  const list = (value: string, previous: string[] | undefined) => [
+    ...(previous ?? []),
+    ...value
+      .split(',')
+      .map(s => s.trim())
+      .filter(Boolean)
+  ]
   const said = (text: string, value: unknown) => `${text} (default: ${String(value)})`
   return new Command('run')
     .summary('capture until stopped')
     .description('Captures the books, events and trades of instruments into a vault until SIGINT or SIGTERM.')
     .option('--exchange <id>', 'exchange: bitfinex, okx (default: from --config)')
-    .addOption(new Option('--symbol <name>', "instrument, in the exchange's or any common spelling; repeat or commas (default: from --config)").argParser(list))
+    .addOption(
+      new Option(
+        '--symbol <name>',
+        "instrument, in the exchange's or any common spelling; repeat or commas (default: from --config)"
+      ).argParser(list)
+    )
     .option('--config <file>', 'JSON file with the same settings, for several exchanges (default: none)')
-    .option('--vault <dir>', said('vault directory; environment L3CAP_VAULT; with --simulate ./vault-simulated', RUN_DEFAULTS.vault))
+    .option(
+      '--vault <dir>',
+      said('vault directory; environment L3CAP_VAULT; with --simulate ./vault-simulated', RUN_DEFAULTS.vault)
+    )
     .option('--level <l3|l2>', 'orders or price levels (default: l3 where the exchange has it, else l2)')
     .option('--depth <n>', said('levels a side in snapshots', RUN_DEFAULTS.depth))
     .option('--cadence <duration>', said('time between snapshots, on multiples of it', RUN_DEFAULTS.cadence))
     .option('--no-frames', 'do not keep the wire frames; nothing can be rebuilt then (default: keep them)')
     .option('--no-trades', 'do not capture trades (default: capture them)')
-    .option('--stale-after <duration>', "silence of a book after which it is subscribed again (default: the exchange's limit)")
-    .addOption(new Option('--on-checksum-mismatch <warn|resync>', 'resync: the first one resynchronises; warn: none does (default: three in a row do)'))
+    .option(
+      '--stale-after <duration>',
+      "silence of a book after which it is subscribed again (default: the exchange's limit)"
+    )
+    .addOption(
+      new Option(
+        '--on-checksum-mismatch <warn|resync>',
+        'resync: the first one resynchronises; warn: none does (default: three in a row do)'
+      )
+    )
     .option('--fsync <duration|off>', said('time between syncs to the disk', RUN_DEFAULTS.fsync))
     .option('--ws-url <url>', "WebSocket address instead of the exchange's (default: the exchange's)")
     .option('--rest-url <url>', "REST address instead of the exchange's (default: the exchange's)")
@@ -71,7 +93,11 @@ async function startSimulators(config: RunConfig): Promise<Simulator[]> {
 }
 
 function pointedAt(config: RunConfig, simulators: readonly Simulator[]): RunConfig {
-  const exchanges = config.exchanges.map((entry, at) => ({ ...entry, wsUrl: simulators[at]!.wsUrl, restUrl: simulators[at]!.restUrl }))
+  const exchanges = config.exchanges.map((entry, at) => ({
+    ...entry,
+    wsUrl: simulators[at]!.wsUrl,
+    restUrl: simulators[at]!.restUrl
+  }))
   return { ...config, exchanges }
 }
 
@@ -85,7 +111,8 @@ async function capture(config: RunConfig): Promise<void> {
   const reason = waitForStop(config.durationMs)
   await capturing.start(shares)
   for (const { run, infos, warning } of found) {
-    if (warning) log.logger.warn({ exchange: run.exchange.id, error: warning }, 'The list of instruments could not be read')
+    if (warning)
+      log.logger.warn({ exchange: run.exchange.id, error: warning }, 'The list of instruments could not be read')
     store(config.vault, infos, log.logger)
   }
   const refresh = setInterval(() => void refreshMetadata(config, found, stopped.signal, log.logger), DAY_MS)
@@ -122,7 +149,12 @@ async function resolve(run: ExchangeRun, signal: AbortSignal): Promise<Resolved>
     return { run, infos: [], instruments: names.map(name => exchange.describe(name, level)), warning: messageOf(error) }
   }
   const chosen = resolveSymbols(exchange, symbols, infos)
-  return { run, infos: chosen, instruments: chosen.map(info => exchange.describe(info.instId, level)), warning: undefined }
+  return {
+    run,
+    infos: chosen,
+    instruments: chosen.map(info => exchange.describe(info.instId, level)),
+    warning: undefined
+  }
 }
 
 function store(vault: string, infos: readonly InstrumentInfo[], logger: Logger): void {
@@ -135,12 +167,21 @@ function store(vault: string, infos: readonly InstrumentInfo[], logger: Logger):
   }
 }
 
-async function refreshMetadata(config: RunConfig, found: readonly Resolved[], signal: AbortSignal, logger: Logger): Promise<void> {
+async function refreshMetadata(
+  config: RunConfig,
+  found: readonly Resolved[],
+  signal: AbortSignal,
+  logger: Logger
+): Promise<void> {
   for (const { run, instruments } of found) {
     try {
       const names = instruments.map(({ instId }) => instId)
       const infos = await fetchCatalogue(run.exchange, run.restUrl, names, signal)
-      store(config.vault, infos.filter(info => names.includes(info.instId)), logger)
+      store(
+        config.vault,
+        infos.filter(info => names.includes(info.instId)),
+        logger
+      )
     } catch (error) {
       logger.warn({ exchange: run.exchange.id, error: messageOf(error) }, 'The list of instruments could not be read')
     }

@@ -7,11 +7,15 @@ const NEAR_NAMES = 5
 
 /** What an exchange offers, read over REST. `all`: not only the kinds of market that `symbols` name. */
 export async function fetchCatalogue(
-  exchange: Exchange, restUrl: string, symbols: readonly string[], signal: AbortSignal
+  exchange: Exchange,
+  restUrl: string,
+  symbols: readonly string[],
+  signal: AbortSignal
 ): Promise<InstrumentInfo[]> {
   const fetcher = new Fetcher(restUrl, exchange.restRequestsPerMinuteMax)
   const answers: unknown[] = []
-  for (const path of exchange.catalogue.paths(symbols.map(exchange.spell))) answers.push(await fetcher.json(path, signal, 2))
+  for (const path of exchange.catalogue.paths(symbols.map(exchange.spell)))
+    answers.push(await fetcher.json(path, signal, 2))
   try {
     return exchange.catalogue.read(answers)
   } catch (error) {
@@ -20,7 +24,11 @@ export async function fetchCatalogue(
 }
 
 /** The entries of the symbols in any common spelling. Throws SYMBOL_UNKNOWN with near names. */
-export function resolveSymbols(exchange: Exchange, symbols: readonly string[], infos: readonly InstrumentInfo[]): InstrumentInfo[] {
+export function resolveSymbols(
+  exchange: Exchange,
+  symbols: readonly string[],
+  infos: readonly InstrumentInfo[]
+): InstrumentInfo[] {
   const byName = new Map(infos.map(info => [info.instId, info]))
   const bare = (name: string) => name.toUpperCase().replace(/[^A-Z0-9]/g, '')
   const byLetters = new Map(infos.map(info => [bare(info.instId), info]))
@@ -28,7 +36,8 @@ export function resolveSymbols(exchange: Exchange, symbols: readonly string[], i
   const found = symbols.map(symbol => {
     const spelled = exchange.spell(symbol)
     const info = byName.get(symbol) ?? byName.get(spelled) ?? byLetters.get(bare(spelled))
-    if (info === undefined) unknown.push(`${exchange.id} has no ${symbol}; near names: ${nearNames(spelled, byName.keys())}`)
+    if (info === undefined)
+      unknown.push(`${exchange.id} has no ${symbol}; near names: ${nearNames(spelled, byName.keys())}`)
     return info
   })
   if (unknown.length > 0) throw new L3capError('SYMBOL_UNKNOWN', unknown.join('\n'))
@@ -37,5 +46,9 @@ export function resolveSymbols(exchange: Exchange, symbols: readonly string[], i
 
 function nearNames(name: string, known: Iterable<string>): string {
   const ranked = [...known].map(candidate => ({ candidate, far: distance(name, candidate) }))
-  return ranked.sort((a, b) => a.far - b.far).slice(0, NEAR_NAMES).map(({ candidate }) => candidate).join(', ')
+  return ranked
+    .sort((a, b) => a.far - b.far)
+    .slice(0, NEAR_NAMES)
+    .map(({ candidate }) => candidate)
+    .join(', ')
 }

@@ -61,7 +61,10 @@ const duration = (name: string, minMs: number) =>
   z.string({ error: `${name}: a duration such as 500ms, 2s or 5m is expected` }).transform((text, context) => {
     const ms = parseDuration(text)
     if (ms !== undefined && ms >= minMs) return ms
-    context.addIssue({ code: 'custom', message: `${name}: ${JSON.stringify(text)} is no duration of at least ${minMs} ms, such as 500ms, 2s or 5m` })
+    context.addIssue({
+      code: 'custom',
+      message: `${name}: ${JSON.stringify(text)} is no duration of at least ${minMs} ms, such as 500ms, 2s or 5m`
+    })
     return z.NEVER
   })
 
@@ -72,17 +75,25 @@ const address = (name: string, schemes: RegExp) =>
 const SCHEMA = z.strictObject({
   vault: z.string().min(1, 'vault: empty'),
   level: level.optional(),
-  depth: z.coerce.number().int('depth: a whole number of levels is expected').min(1, 'depth: at least 1').max(5000, 'depth: at most 5000'),
+  depth: z.coerce
+    .number()
+    .int('depth: a whole number of levels is expected')
+    .min(1, 'depth: at least 1')
+    .max(5000, 'depth: at most 5000'),
   cadence: duration('cadence', 50),
   frames: z.boolean(),
   trades: z.boolean(),
   staleAfter: duration('stale-after', 1000).optional(),
-  onChecksumMismatch: z.enum(['warn', 'resync'], { error: 'on-checksum-mismatch: warn or resync is expected' }).optional(),
+  onChecksumMismatch: z
+    .enum(['warn', 'resync'], { error: 'on-checksum-mismatch: warn or resync is expected' })
+    .optional(),
   fsync: z.union([z.literal('off').transform(() => null), duration('fsync', 100)]),
   duration: duration('duration', 1).optional(),
   simulate: z.boolean(),
   logDir: z.string().min(1, 'log-dir: empty'),
-  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], { error: 'log-level: trace, debug, info, warn, error or fatal is expected' }),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], {
+    error: 'log-level: trace, debug, info, warn, error or fatal is expected'
+  }),
   exchanges: z
     .array(
       z.strictObject({
@@ -107,14 +118,31 @@ export function readRunConfig(flags: RunFlags): RunConfig {
   const merged = merge(flags, flags.config === undefined ? {} : readFile(flags.config), mistakes)
   const parsed = SCHEMA.safeParse(merged)
   if (!parsed.success) mistakes.push(...parsed.error.issues.map(explain))
-  const exchanges = merged.exchanges.map(entry => readExchange(entry, merged.level, mistakes)).filter(e => e !== undefined)
+  const exchanges = merged.exchanges
+    .map(entry => readExchange(entry, merged.level, mistakes))
+    .filter(e => e !== undefined)
   const ids = merged.exchanges.map(entry => entry.exchange)
-  for (const id of new Set(ids.filter((id, at) => ids.indexOf(id) !== at))) mistakes.push(`exchange: ${id} is listed twice`)
+  for (const id of new Set(ids.filter((id, at) => ids.indexOf(id) !== at)))
+    mistakes.push(`exchange: ${id} is listed twice`)
   if (mistakes.length > 0 || !parsed.success) throw new L3capError('CONFIG', [...new Set(mistakes)].join('\n'))
-  const { cadence, staleAfter, onChecksumMismatch, fsync, duration: runFor, exchanges: _, level: __, ...rest } = parsed.data
+  const {
+    cadence,
+    staleAfter,
+    onChecksumMismatch,
+    fsync,
+    duration: runFor,
+    exchanges: _,
+    level: __,
+    ...rest
+  } = parsed.data
   return Object.freeze({
-    ...rest, exchanges, cadenceMs: cadence, staleAfterMs: staleAfter ?? null, onMismatch: onChecksumMismatch ?? 'three',
-    fsyncMs: fsync, durationMs: runFor ?? null
+    ...rest,
+    exchanges,
+    cadenceMs: cadence,
+    staleAfterMs: staleAfter ?? null,
+    onMismatch: onChecksumMismatch ?? 'three',
+    fsyncMs: fsync,
+    durationMs: runFor ?? null
   })
 }
 
@@ -134,7 +162,13 @@ function merge(flags: RunFlags, file: Record<string, unknown>, mistakes: string[
   const simulate = (set.simulate ?? file.simulate ?? false) === true
   const vault = environment().vault
   const base = { ...RUN_DEFAULTS, simulate, ...(simulate ? { vault: './vault-simulated' } : {}) }
-  const merged = { ...base, exchanges: [] as unknown, ...file, ...(vault === undefined ? {} : { vault }), ...set } as Merged
+  const merged = {
+    ...base,
+    exchanges: [] as unknown,
+    ...file,
+    ...(vault === undefined ? {} : { vault }),
+    ...set
+  } as Merged
   if (!Array.isArray(merged.exchanges)) merged.exchanges = []
   if (exchange !== undefined || symbol !== undefined || (simulate && merged.exchanges.length === 0)) {
     if (exchange === undefined && symbol !== undefined) mistakes.push('exchange: --symbol needs --exchange')
@@ -142,10 +176,13 @@ function merge(flags: RunFlags, file: Record<string, unknown>, mistakes: string[
     merged.exchanges = [{ exchange: exchange ?? 'bitfinex', symbols }]
   }
   if (wsUrl !== undefined || restUrl !== undefined) {
-    if (merged.exchanges.length !== 1) mistakes.push('ws-url, rest-url: only with one exchange; set them per exchange in the file')
+    if (merged.exchanges.length !== 1)
+      mistakes.push('ws-url, rest-url: only with one exchange; set them per exchange in the file')
     else {
       const only = merged.exchanges[0]!
-      merged.exchanges = [{ ...only, ...(wsUrl === undefined ? {} : { wsUrl }), ...(restUrl === undefined ? {} : { restUrl }) }]
+      merged.exchanges = [
+        { ...only, ...(wsUrl === undefined ? {} : { wsUrl }), ...(restUrl === undefined ? {} : { restUrl }) }
+      ]
     }
   }
   return merged
@@ -153,13 +190,21 @@ function merge(flags: RunFlags, file: Record<string, unknown>, mistakes: string[
 
 function explain(issue: z.core.$ZodIssue): string {
   const place = issue.path.join('.')
-  return issue.message.includes(':') && !issue.message.startsWith('Invalid') ? issue.message : `${place}: ${issue.message}`
+  return issue.message.includes(':') && !issue.message.startsWith('Invalid')
+    ? issue.message
+    : `${place}: ${issue.message}`
 }
 
-function readExchange(entry: Merged['exchanges'][number], common: unknown, mistakes: string[]): ExchangeRun | undefined {
+function readExchange(
+  entry: Merged['exchanges'][number],
+  common: unknown,
+  mistakes: string[]
+): ExchangeRun | undefined {
   const exchange = Object.hasOwn(EXCHANGES, entry?.exchange) ? EXCHANGES[entry.exchange] : undefined
   if (exchange === undefined) {
-    mistakes.push(`exchange: ${JSON.stringify(entry?.exchange)} is unknown; known are ${Object.keys(EXCHANGES).join(', ')}`)
+    mistakes.push(
+      `exchange: ${JSON.stringify(entry?.exchange)} is unknown; known are ${Object.keys(EXCHANGES).join(', ')}`
+    )
     return undefined
   }
   const wanted = entry.level ?? common
@@ -167,7 +212,10 @@ function readExchange(entry: Merged['exchanges'][number], common: unknown, mista
     mistakes.push(`level: ${exchange.id} does not offer ${wanted}, but ${exchange.levels.join(' and ')}`)
   }
   return {
-    exchange, symbols: entry.symbols, level: wanted === 'l3' || wanted === 'l2' ? wanted : exchange.levels[0]!,
-    wsUrl: entry.wsUrl ?? exchange.wsUrl, restUrl: entry.restUrl ?? exchange.restUrl
+    exchange,
+    symbols: entry.symbols,
+    level: wanted === 'l3' || wanted === 'l2' ? wanted : exchange.levels[0]!,
+    wsUrl: entry.wsUrl ?? exchange.wsUrl,
+    restUrl: entry.restUrl ?? exchange.restUrl
   }
 }

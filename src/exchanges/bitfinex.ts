@@ -460,7 +460,7 @@ class BitfinexSession implements Session {
     const code = event.code
     if (code === 10400 || code === 10401) return this.onUnsubscribed(event.chanId)
     const subscription = this.matching(event)
-    if (!subscription || subscription.stage !== 'asked') {
+    if (subscription?.stage !== 'asked') {
       this.host.log('warn', 'Error from the exchange', { code, msg: String(event.msg) })
       return
     }

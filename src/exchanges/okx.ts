@@ -210,7 +210,7 @@ class OkxSession implements Session {
       s => this.request('subscribe', s),
       s => this.request('unsubscribe', s)
     )
-    host.keepers.forEach((keeper, index) => this.byName.set(keeper.instrument.instId, index))
+    for (const [index, keeper] of host.keepers.entries()) this.byName.set(keeper.instrument.instId, index)
     this.state_ = {
       lastFrameUs: 0,
       pingUs: 0,

@@ -21,9 +21,14 @@ export class Fetcher {
   async json(path: string, signal: AbortSignal, tries = 3): Promise<unknown> {
     try {
       return await pRetry(() => this.attempt(path, signal), {
-        retries: tries - 1, minTimeout: 500, maxTimeout: 5000, randomize: true, signal,
+        retries: tries - 1,
+        minTimeout: 500,
+        maxTimeout: 5000,
+        randomize: true,
+        signal,
         onFailedAttempt: async ({ error }) => {
-          if (error instanceof RetryAfter) await sleep(Math.min(error.waitMs, RETRY_AFTER_MS_MAX), undefined, { signal })
+          if (error instanceof RetryAfter)
+            await sleep(Math.min(error.waitMs, RETRY_AFTER_MS_MAX), undefined, { signal })
         }
       })
     } catch (error) {
@@ -33,7 +38,9 @@ export class Fetcher {
 
   private async attempt(path: string, signal: AbortSignal): Promise<unknown> {
     await this.pace.wait(signal)
-    const response = await fetch(this.base + path, { signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)]) })
+    const response = await fetch(this.base + path, {
+      signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
+    })
     const text = await response.text()
     if (response.ok) return JSON.parse(text)
     const said = `status ${response.status} ${text.slice(0, 200)}`

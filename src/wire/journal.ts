@@ -1,6 +1,6 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Requests } from '../capture/connection.ts'
-import { type CloseCause, type Engine, type OpenDetail, type StateDetail, STATE_VERSION } from '../capture/engine.ts'
+import { type CloseCause, type Engine, type OpenDetail, STATE_VERSION, type StateDetail } from '../capture/engine.ts'
 import type { EngineConfig, Stream } from '../capture/subject.ts'
 import type { Level } from '../core/instrument.ts'
 import { HOUR_US, hourOf } from '../core/time.ts'
@@ -111,7 +111,12 @@ export class Journal implements Requests {
     const detail = known ? plain : { ...plain, subjects: this.engine.subjectStates(instruments.map(([id]) => id)) }
     this.hours.set(name, hour)
     this.open_.set(name, open)
-    this.write(open, us, frame, `"open","run":${JSON.stringify(this.parts.run)},"url":${JSON.stringify(url)},"open":${JSON.stringify(detail)}}`)
+    this.write(
+      open,
+      us,
+      frame,
+      `"open","run":${JSON.stringify(this.parts.run)},"url":${JSON.stringify(url)},"open":${JSON.stringify(detail)}}`
+    )
     this.engine.open(us, name, frame, detail)
     this.drain()
   }

@@ -69,16 +69,25 @@ export class Runner implements Requests {
   private launch(instruments: readonly Instrument[], replaces: string | null): void {
     const nothing = () => undefined
     const slot: Slot = {
-      name: this.parts.takeName(), instruments, replaces, socket: null, retiring: false, settled: nothing, ended: nothing
+      name: this.parts.takeName(),
+      instruments,
+      replaces,
+      socket: null,
+      retiring: false,
+      settled: nothing,
+      ended: nothing
     }
     this.slots.set(slot.name, slot)
-    const loop = this.serve(slot).catch(error => {
-      if (!this.stopping.signal.aborted && !slot.retiring) this.log('error', 'Connection given up', { conn: slot.name, error: messageOf(error) })
-    }).finally(() => {
-      this.loops.delete(loop)
-      this.slots.delete(slot.name)
-      this.parts.releaseName(slot.name)
-    })
+    const loop = this.serve(slot)
+      .catch(error => {
+        if (!this.stopping.signal.aborted && !slot.retiring)
+          this.log('error', 'Connection given up', { conn: slot.name, error: messageOf(error) })
+      })
+      .finally(() => {
+        this.loops.delete(loop)
+        this.slots.delete(slot.name)
+        this.parts.releaseName(slot.name)
+      })
     this.loops.add(loop)
   }
 
@@ -88,13 +97,19 @@ export class Runner implements Requests {
     while (!signal.aborted && !slot.retiring) {
       const began = performance.now()
       const end = await pRetry(() => this.connect(slot), {
-        retries: Number.POSITIVE_INFINITY, minTimeout: BACKOFF_MS_MIN, maxTimeout: BACKOFF_MS_MAX, factor: 2, randomize: true, signal,
+        retries: Number.POSITIVE_INFINITY,
+        minTimeout: BACKOFF_MS_MIN,
+        maxTimeout: BACKOFF_MS_MAX,
+        factor: 2,
+        randomize: true,
+        signal,
         shouldRetry: () => !slot.retiring,
         onFailedAttempt: ({ error, attemptNumber }) => this.onFailed(slot, error, attemptNumber)
       })
       await end()
       const livedMs = performance.now() - began
-      if (livedMs < SHORT_LIFE_MS && !slot.retiring) await sleep(BACKOFF_MS_MIN * (0.5 + Math.random()), undefined, { signal })
+      if (livedMs < SHORT_LIFE_MS && !slot.retiring)
+        await sleep(BACKOFF_MS_MIN * (0.5 + Math.random()), undefined, { signal })
     }
   }
 
@@ -138,7 +153,12 @@ export class Runner implements Requests {
       slot.socket = socket
       const { name } = slot
       this.log('info', 'Connected', { conn: name, url: this.parts.url, instruments: slot.instruments.length })
-      this.journal.open(name, this.parts.url, slot.instruments.map(i => [i.instId, i.level]), slot.replaces)
+      this.journal.open(
+        name,
+        this.parts.url,
+        slot.instruments.map(i => [i.instId, i.level]),
+        slot.replaces
+      )
       return {
         onMessage: (data, isBinary) => this.journal.in(name, data, isBinary),
         onEnd: (code, reason) => this.onEnd(slot, code, reason)

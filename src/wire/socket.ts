@@ -43,7 +43,10 @@ export class Socket {
   /** Opens a socket. Rejects when the server cannot be reached or refuses; `RetryAfter` when it says how long. */
   static open(url: string, onOpen: (socket: Socket) => SocketEvents): Promise<Socket> {
     const ws = new WebSocket(url, {
-      perMessageDeflate: false, maxPayload: MESSAGE_BYTES_MAX, skipUTF8Validation: true, handshakeTimeout: HANDSHAKE_MS_MAX
+      perMessageDeflate: false,
+      maxPayload: MESSAGE_BYTES_MAX,
+      skipUTF8Validation: true,
+      handshakeTimeout: HANDSHAKE_MS_MAX
     })
     const socket = new Socket(ws)
     return new Promise((resolve, reject) => {
