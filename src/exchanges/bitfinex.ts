@@ -432,7 +432,7 @@ class BitfinexSession implements Session {
   private onSubscribed(event: Record<string, unknown>): void {
     const subscription = this.matching(event)
     const channel = event.chanId
-    if (!subscription || subscription.stage !== 'asked' || typeof channel !== 'number') return
+    if (subscription?.stage !== 'asked' || typeof channel !== 'number') return
     this.channels.set(channel, subscription)
     this.state_.closed = this.state_.closed.filter(id => id !== channel)
     this.subscriptions.acked(subscription, channel)
