@@ -32,7 +32,7 @@ export interface Line {
 }
 
 const FLUSH_MS = 40
-const PENDING_CHARS_MAX = 64 * 1024 * 1024
+const PENDING_BYTES_MAX = 64 * 1024 * 1024
 const SECOND_MS = 1000
 
 /** Everything a running capture holds: locks, writer, clock, and for each exchange an engine, a journal, a runner. */
@@ -51,9 +51,9 @@ export class Capture {
     this.config = config
     this.logger = logger
     this.writer = new VaultWriter(config.vault, {
-      pendingMax: PENDING_CHARS_MAX,
+      pendingMax: PENDING_BYTES_MAX,
       onPause: reason => this.onWriter('writer_paused', { reason }),
-      onResume: waited => this.onWriter('writer_resumed', { waited_chars: waited })
+      onResume: waited => this.onWriter('writer_resumed', { waited_bytes: waited })
     })
   }
 

@@ -126,7 +126,7 @@ export class Monitor {
         connections: names,
         frames_in: line.journal.framesIn,
         last_frame_utc: line.journal.lastFrameUs === 0 ? null : isoMs(line.journal.lastFrameUs),
-        writer: { paused: writer.isPaused, pending_chars: writer.pendingChars },
+        writer: { paused: writer.isPaused, pending_bytes: writer.pendingBytes },
         memory: { rss, heap_used: heapUsed },
         instruments: line.subjects.map(subject => this.read(line, subject))
       }

@@ -4,7 +4,7 @@ import { type ExchangeRun, RUN_DEFAULTS, type RunConfig, type RunFlags, readRunC
 import { L3capError, messageOf } from '../core/errors.ts'
 import { isoMs } from '../core/time.ts'
 import type { InstrumentInfo } from '../exchanges/exchange.ts'
-import { type Simulator, startSimulator } from '../simulator/simulator.ts'
+import type { Simulator } from '../simulator/simulator.ts'
 import { instrumentPath } from '../vault/layout.ts'
 import { storeMetadata } from '../vault/metadata.ts'
 import { Capture, type Share } from './capture.ts'
@@ -85,6 +85,8 @@ async function run(flags: RunFlags): Promise<void> {
 }
 
 async function startSimulators(config: RunConfig): Promise<Simulator[]> {
+  // Loaded only here: a capture of the real thing need not carry it.
+  const { startSimulator } = await import('../simulator/simulator.ts')
   return await Promise.all(
     config.exchanges.map(({ exchange, symbols }) =>
       startSimulator({ exchange: exchange.id as 'bitfinex' | 'okx', instruments: symbols.map(exchange.spell) })

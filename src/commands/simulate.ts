@@ -1,14 +1,14 @@
 import { Command } from 'commander'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { parseDuration } from '../core/time.ts'
-import { FAULT_KINDS } from '../simulator/faults.ts'
+import { FAULT_KINDS, type Fault, parseFault } from '../simulator/faults.ts'
 import {
   isInstrumentName,
   listedInstruments,
   SIMULATED_EXCHANGES,
   type SimulatedExchange
 } from '../simulator/listing.ts'
-import { type Fault, parseFault, type SimulatorOptions, startSimulator } from '../simulator/simulator.ts'
+import type { SimulatorOptions } from '../simulator/simulator.ts'
 
 /** The options as commander hands them over: text, not yet judged. */
 interface Given {
@@ -122,6 +122,8 @@ function readFaults(given: readonly string[], listed: readonly string[] | undefi
 async function serve(options: SimulatorOptions, durationMs: number | undefined): Promise<void> {
   const stopped = waitForEnd(durationMs)
   try {
+    // Loaded only here: the other commands need not carry it.
+    const { startSimulator } = await import('../simulator/simulator.ts')
     const simulator = await startSimulator(options).catch((error: unknown) => {
       throw new L3capError('USAGE', `--port ${options.port} cannot be had: ${messageOf(error)}`, { cause: error })
     })

@@ -3,19 +3,25 @@
 /** Microseconds of an hour. */
 export const HOUR_US = 3_600_000_000
 
-let cachedSecond = -1
-let cachedPrefix = ''
+/** The two seconds asked for last: receive times and exchange times rarely lie in the same one. */
+let recentSecond = -1
+let recentPrefix = ''
+let otherSecond = -1
+let otherPrefix = ''
 
 /** ISO 8601 UTC with milliseconds: `2023-12-14T15:30:45.123Z`. */
 export function isoMs(us: number): string {
   const ms = Math.floor(us / 1000)
   const second = Math.floor(ms / 1000)
-  if (second !== cachedSecond) {
-    cachedSecond = second
-    cachedPrefix = new Date(second * 1000).toISOString().slice(0, 20)
+  if (second !== recentSecond) {
+    const prefix = second === otherSecond ? otherPrefix : new Date(second * 1000).toISOString().slice(0, 20)
+    otherSecond = recentSecond
+    otherPrefix = recentPrefix
+    recentSecond = second
+    recentPrefix = prefix
   }
   const rest = ms - second * 1000
-  return `${cachedPrefix}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`
+  return `${recentPrefix}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`
 }
 
 /** The number of the hour since the epoch. */

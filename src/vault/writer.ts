@@ -5,36 +5,40 @@ import { HOUR_US, hourOf } from '../core/time.ts'
 import { hourPath } from './layout.ts'
 import { syncDirectory } from './repair.ts'
 
-/** A stream with more text than this is flushed at once. */
-const FLUSH_CHARS = 65_536
-const SCRATCH_BYTES = 262_144
+/** The buffer of a stream grows with what one flush period brings, up to this; a full one is flushed at once. */
+const BUFFER_BYTES_MIN = 4096
+const BUFFER_BYTES_MAX = 65_536
+/** The most that a character takes in UTF-8. */
+const BYTES_PER_CHAR = 3
 const FILE_MODE = 0o640
 const DIRECTORY_MODE = 0o750
 
-/** How a writer works; callbacks are told of pauses, never from within an append that fails. */
+/** How a writer works; callbacks are told of pauses. */
 export interface WriterOptions {
-  /** Characters that may wait in memory while the disk does not take them. */
+  /** Bytes that may wait in memory while the disk does not take them. */
   readonly pendingMax: number
   onPause(reason: string): void
-  onResume(pausedChars: number): void
+  onResume(waitedBytes: number): void
 }
 
+/** Bytes of one hour that wait for the disk. */
 interface Piece {
   readonly hour: number
-  text: string
+  bytes: Buffer
 }
 
 /** One feed of one instrument or connection: lines go to the hour file of their own receive time. */
 export class FileStream {
   private readonly writer: VaultWriter
   private readonly pathOf: (hour: number) => string
-  private readonly pieces: Piece[] = []
-  private piece: Piece | undefined
+  /** What could not be written yet, in order; the buffer comes after it. */
+  private readonly waiting: Piece[] = []
+  private buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES_MIN)
+  private used = 0
+  private hour = -1
   private hourEndUs = 0
   private file = -1
   private fileHour = -1
-  /** Bytes of a line that the disk took in part. */
-  private rest: Buffer | undefined
   private unsynced = false
   private syncing = false
   lines = 0
@@ -47,61 +51,74 @@ export class FileStream {
 
   /** Takes one line with its line break. It reaches the operating system with the next flush. */
   append(us: number, line: string): void {
-    if (us >= this.hourEndUs || this.piece === undefined) this.turn(us)
-    this.piece!.text += line
+    if (us >= this.hourEndUs) this.turn(us)
+    const room = line.length * BYTES_PER_CHAR
+    if (this.used + room > this.buffer.length && !this.makeRoom(room)) this.setAside(Buffer.from(line))
+    else {
+      const bytes = this.buffer.write(line, this.used)
+      this.used += bytes
+      this.writer.took(bytes)
+    }
     this.lines++
-    this.writer.took(line.length)
-    if (this.piece!.text.length > FLUSH_CHARS) this.writer.flush()
   }
 
   private turn(us: number): void {
-    const hour = hourOf(us)
-    this.hourEndUs = (hour + 1) * HOUR_US
-    this.piece = this.pieces.find(piece => piece.hour === hour)
-    if (this.piece === undefined) {
-      this.piece = { hour, text: '' }
-      this.pieces.push(this.piece)
+    this.seal()
+    this.hour = hourOf(us)
+    this.hourEndUs = (this.hour + 1) * HOUR_US
+  }
+
+  /** Makes the buffer take so many bytes more; false when that is too much for a buffer. */
+  private makeRoom(room: number): boolean {
+    // All streams are flushed together, so that no record reaches the disk before its frame.
+    if (this.used > 0 && this.used + room > BUFFER_BYTES_MAX) this.writer.flush()
+    if (this.used + room > BUFFER_BYTES_MAX) this.seal()
+    if (room > BUFFER_BYTES_MAX) return false
+    if (this.used + room > this.buffer.length) {
+      const larger = Buffer.allocUnsafeSlow(
+        Math.min(BUFFER_BYTES_MAX, Math.max(this.buffer.length * 2, this.used + room))
+      )
+      this.buffer.copy(larger, 0, 0, this.used)
+      this.buffer = larger
     }
+    return true
+  }
+
+  /** Moves the buffer's content behind what waits. */
+  private seal(): void {
+    if (this.used === 0) return
+    this.waiting.push({ hour: this.hour, bytes: Buffer.from(this.buffer.subarray(0, this.used)) })
+    this.used = 0
+  }
+
+  private setAside(bytes: Buffer): void {
+    this.waiting.push({ hour: this.hour, bytes })
+    this.writer.took(bytes.length)
   }
 
   /** Hands everything to the operating system. Throws when it does not take it; nothing is lost then. */
   flush(): void {
-    while (this.pieces.length > 0) {
-      const piece = this.pieces[0]!
-      if (piece.text === '' && this.rest === undefined) {
-        // The piece of the hour at hand stays, empty, for the next line.
-        if (piece === this.piece) return
-        this.pieces.shift()
-        continue
-      }
+    for (let piece = this.waiting[0]; piece; piece = this.waiting[0]) {
       this.openFor(piece.hour)
-      if (this.rest !== undefined) this.put(this.rest)
-      const { text } = piece
-      if (text !== '') {
-        piece.text = ''
-        this.writer.gave(text.length)
-        const scratch = this.writer.scratch
-        this.put(text.length * 3 <= scratch.length ? scratch.subarray(0, scratch.write(text)) : Buffer.from(text))
-      }
+      while (piece.bytes.length > 0) piece.bytes = piece.bytes.subarray(this.put(piece.bytes, piece.bytes.length))
+      this.waiting.shift()
+    }
+    if (this.used === 0) return
+    this.openFor(this.hour)
+    while (this.used > 0) {
+      // A disk may take half a line: the other half stays at the front and goes first when it takes more.
+      const wrote = this.put(this.buffer, this.used)
+      if (wrote < this.used) this.buffer.copyWithin(0, wrote, this.used)
+      this.used -= wrote
     }
   }
 
-  private put(bytes: Buffer): void {
-    let done = 0
-    try {
-      while (done < bytes.length) {
-        const wrote = writeSync(this.file, bytes, done)
-        done += wrote
-        this.bytes += wrote
-      }
-      this.rest = undefined
-    } catch (error) {
-      // A disk may take half a line: the other half goes first when it takes more.
-      this.rest = Buffer.from(bytes.subarray(done))
-      throw error
-    } finally {
-      if (done > 0) this.unsynced = true
-    }
+  private put(bytes: Buffer, length: number): number {
+    const wrote = writeSync(this.file, bytes, 0, length)
+    this.bytes += wrote
+    this.unsynced = true
+    this.writer.gave(wrote)
+    return wrote
   }
 
   private openFor(hour: number): void {
@@ -149,8 +166,8 @@ export class FileStream {
 }
 
 /**
- * All streams of a process. Text waits in memory for the next `flush`, which hands the frames over before anything
- * derived from them. A disk that takes nothing pauses the writer: text waits, up to a bound, until a flush succeeds.
+ * All streams of a process. Lines wait in memory for the next `flush`, which hands the frames over before anything
+ * derived from them. A disk that takes nothing pauses the writer: lines wait, up to a bound, until a flush succeeds.
  */
 export class VaultWriter {
   private readonly root: string
@@ -158,7 +175,6 @@ export class VaultWriter {
   private readonly streams = new Map<string, FileStream>()
   private readonly frames: FileStream[] = []
   private readonly derived: FileStream[] = []
-  readonly scratch = Buffer.allocUnsafe(SCRATCH_BYTES)
   private pending = 0
   private pauseReason: string | undefined
 
@@ -180,7 +196,7 @@ export class VaultWriter {
     return stream
   }
 
-  /** Whether more text waits than may. */
+  /** Whether more waits than may. */
   get isFull(): boolean {
     return this.pending > this.options.pendingMax
   }
@@ -190,19 +206,19 @@ export class VaultWriter {
     return this.pauseReason !== undefined
   }
 
-  /** Characters that wait. */
-  get pendingChars(): number {
+  /** Bytes that wait. */
+  get pendingBytes(): number {
     return this.pending
   }
 
   /** Bookkeeping of the streams. */
-  took(chars: number): void {
-    this.pending += chars
+  took(bytes: number): void {
+    this.pending += bytes
   }
 
   /** Bookkeeping of the streams. */
-  gave(chars: number): void {
-    this.pending -= chars
+  gave(bytes: number): void {
+    this.pending -= bytes
   }
 
   /** Hands everything that waits to the operating system. While paused only `retry` does. */

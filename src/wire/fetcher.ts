@@ -1,3 +1,5 @@
+import { get as httpGet, type IncomingMessage } from 'node:http'
+import { get as httpsGet } from 'node:https'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry, { AbortError } from 'p-retry'
 import { L3capError, messageOf } from '../core/errors.ts'
@@ -38,15 +40,40 @@ export class Fetcher {
 
   private async attempt(path: string, signal: AbortSignal): Promise<unknown> {
     await this.pace.wait(signal)
-    const response = await fetch(this.base + path, {
-      signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
-    })
-    const text = await response.text()
-    if (response.ok) return JSON.parse(text)
-    const said = `status ${response.status} ${text.slice(0, 200)}`
-    if (response.status === 429 || response.status === 418 || response.status === 503) {
-      throw new RetryAfter(said, retryAfterMs(response.headers.get('retry-after'), Date.now()))
-    }
-    throw response.status < 500 ? new AbortError(said) : new Error(said)
+    const { status, retryAfter, text } = await get(
+      this.base + path,
+      AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
+    )
+    if (status >= 200 && status < 300) return JSON.parse(text)
+    const said = `status ${status} ${text.slice(0, 200)}`
+    if (status === 429 || status === 418 || status === 503)
+      throw new RetryAfter(said, retryAfterMs(retryAfter, Date.now()))
+    throw status < 500 ? new AbortError(said) : new Error(said)
   }
+}
+
+interface Answer {
+  readonly status: number
+  readonly retryAfter: string | undefined
+  readonly text: string
+}
+
+/** One GET, without the 7 MB that the built-in `fetch` would keep resident for a request a day. */
+function get(url: string, signal: AbortSignal): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const receive = (response: IncomingMessage) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.on('error', reject)
+      response.on('end', () =>
+        resolve({
+          status: response.statusCode ?? 0,
+          retryAfter: response.headers['retry-after'],
+          text: Buffer.concat(chunks).toString()
+        })
+      )
+    }
+    const request = url.startsWith('https:') ? httpsGet(url, { signal }, receive) : httpGet(url, { signal }, receive)
+    request.on('error', reject)
+  })
 }
