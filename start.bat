@@ -2,7 +2,7 @@
 rem Installs and builds what is missing or out of date, then starts l3cap.
 rem   start.bat                  captures what config\default.json names, into .\vault
 rem   start.bat demo             captures 30 s from a simulated exchange and shows the files; needs no network
-rem   start.bat COMMAND ...      any l3cap command: start.bat coverage --vault .\vault
+rem   start.bat COMMAND ...      any l3cap command: start.bat rebuild --vault .\vault --out .\again
 setlocal
 set "here=%~dp0"
 

@@ -15,15 +15,18 @@ export interface LevelBookState {
   asks: [string, string, string | null][]
 }
 
-/** A book of price levels. Prices and sizes must be valid decimals; callers check a whole frame before applying it. */
+/**
+ * A book of price levels. Prices and sizes must be valid decimals; callers check a whole frame before applying it, and
+ * hand over the `priceKey` they found.
+ */
 export class LevelBook {
   private readonly bids = new Ladder<Level2>()
   private readonly asks = new Ladder<Level2>()
 
-  /** Sets a level. */
-  set(isAsk: boolean, price: string, size: string, orders: string | null): void {
+  /** Sets a level; `priceKey` is that of `price`. */
+  set(isAsk: boolean, priceKey: number, price: string, size: string, orders: string | null): void {
     const side = isAsk ? this.asks : this.bids
-    const key = isAsk ? -priceKey(price) : priceKey(price)
+    const key = isAsk ? -priceKey : priceKey
     const place = side.find(key)
     if (place < 0) side.insert(-place - 1, { key, price, size, orders })
     else {
@@ -35,9 +38,9 @@ export class LevelBook {
   }
 
   /** Removes a level; false when there is none at the price. */
-  remove(isAsk: boolean, price: string): boolean {
+  remove(isAsk: boolean, priceKey: number): boolean {
     const side = isAsk ? this.asks : this.bids
-    const place = side.find(isAsk ? -priceKey(price) : priceKey(price))
+    const place = side.find(isAsk ? -priceKey : priceKey)
     if (place < 0) return false
     side.remove(place)
     return true
@@ -95,7 +98,7 @@ export class LevelBook {
   /** Replaces the book by what `state` gave. */
   restore(state: LevelBookState): void {
     this.clear()
-    for (const [price, size, orders] of state.bids.toReversed()) this.set(false, price, size, orders)
-    for (const [price, size, orders] of state.asks.toReversed()) this.set(true, price, size, orders)
+    for (const [price, size, orders] of state.bids.toReversed()) this.set(false, priceKey(price), price, size, orders)
+    for (const [price, size, orders] of state.asks.toReversed()) this.set(true, priceKey(price), price, size, orders)
   }
 }

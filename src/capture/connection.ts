@@ -12,7 +12,7 @@ export interface Requests {
   leave(connection: string): void
   /** Every book of the connection is live, or refused for good. */
   settled(connection: string): void
-  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
 }
 
 /** A connection as plain data. */
@@ -156,7 +156,7 @@ export class Connection implements Host, Home {
     this.requests.replace(this.name, reason)
   }
 
-  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
     this.requests.log(level, message, { exchange: this.exchange.id, conn: this.name, ...facts })
   }
 

@@ -33,6 +33,7 @@ export interface StateDetail extends OpenDetail {
 export class Engine {
   readonly subjects = new Map<string, Subject>()
   private readonly connections = new Map<string, Connection>()
+  private recent: Connection | undefined
   private readonly exchange: Exchange
   private readonly sink: Sink
   private readonly requests: Requests
@@ -54,8 +55,11 @@ export class Engine {
   }
 
   private connection(name: string): Connection {
+    // Lines come in long rows of one connection.
+    if (this.recent?.name === name) return this.recent
     const connection = this.connections.get(name)
     assert(connection, `no open connection ${name}`)
+    this.recent = connection
     return connection
   }
 
@@ -69,6 +73,7 @@ export class Engine {
     })
     const connection = new Connection(name, this.exchange, detail.config, subjects, detail.replaces, this.requests)
     this.connections.set(name, connection)
+    this.recent = connection
     return connection
   }
 
@@ -124,6 +129,7 @@ export class Engine {
       if (keeper.subject.primary === keeper) keeper.subject.primary = null
     }
     this.connections.delete(name)
+    this.recent = undefined
   }
 
   /** `state`: a new hour opens with what is known. In a rebuild the connection comes to life by it. */

@@ -37,7 +37,7 @@ export interface Home {
   resync(index: number, reason: string): void
   allFailing(): boolean
   stopVerifying(keepers: readonly BookKeeper[], reason: string): void
-  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
 }
 
 /** The book of one instrument on one connection: applies, verifies, and writes what it did where it is primary. */
@@ -174,6 +174,7 @@ export class BookKeeper implements Keeper, HeldBook {
     const order = this.orders.remove(id)
     this.sequence = sequence
     this.changed()
+    if (order === undefined) this.subject.absentDeletes++
     if (order === undefined || !this.isPrimary) return
     const { us, source } = this.connection
     const { lines, events } = this.subject
@@ -295,7 +296,9 @@ export class BookKeeper implements Keeper, HeldBook {
     if (this.deepUs !== null && us - this.deepUs > WRONG_US_MAX) {
       return this.lose('too_deep', depthMax, Math.max(size(false), size(true)))
     }
-    if (this.isPrimary) this.subject.sample(us, this, source)
+    if (this.isPrimary && this.subject.sample(us, this, source)) {
+      this.connection.log('debug', 'Snapshot written', { instId: this.instrument.instId })
+    }
   }
 
   /** A new hour has begun: its files open with the whole book. */

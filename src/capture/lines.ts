@@ -3,6 +3,15 @@ import type { Instrument } from '../core/instrument.ts'
 import { isoMs } from '../core/time.ts'
 import type { L2Frame, Trade } from '../exchanges/exchange.ts'
 
+/** The events that concern one order. */
+export type OrderEventType = 'snapshot' | 'open' | 'change' | 'done'
+
+// Text that every event shares stands ready in one piece: fewer pieces make a line in less time.
+const BID = '","side":"bid","price":"'
+const ASK = '","side":"ask","price":"'
+const LAST = ',"last":true,"metadata":'
+const NOT_LAST = ',"last":false,"metadata":'
+
 /**
  * Builds the lines of the contract's records as text, keys in its order, each ending in a line break. Text that the
  * exchange sent as JSON is passed through, not parsed and printed again.
@@ -11,6 +20,7 @@ export class LineMaker {
   /** What lies between the receive time and the record's own keys; of books and of trades. */
   private readonly bookHead: string
   private readonly tradeHead: string
+  private readonly orderHeads: Readonly<Record<OrderEventType, string>>
   private headUs = -1
   private head = ''
   private timeMs: number | null = -1
@@ -23,6 +33,13 @@ export class LineMaker {
       `"channel":${JSON.stringify(channel)},"instId":${JSON.stringify(instrument.instId)}`
     this.bookHead = head(instrument.channel)
     this.tradeHead = head('trades')
+    const orderHead = (type: OrderEventType) => `${this.bookHead},"event_type":"${type}","order_id":"`
+    this.orderHeads = {
+      snapshot: orderHead('snapshot'),
+      open: orderHead('open'),
+      change: orderHead('change'),
+      done: orderHead('done')
+    }
     this.depth = depth
   }
 
@@ -47,7 +64,7 @@ export class LineMaker {
   /** An order event. `metadata` is JSON text. */
   order(
     us: number,
-    type: string,
+    type: OrderEventType,
     id: string,
     isAsk: boolean,
     price: string,
@@ -59,9 +76,8 @@ export class LineMaker {
     metadata: string
   ): string {
     return (
-      `${this.common(us)}${this.bookHead},"event_type":"${type}","order_id":"${id}","side":"${isAsk ? 'ask' : 'bid'}",` +
-      `"price":"${price}","size":"${size}","sequence":${sequence},${this.exchangeTime(exchangeTimeMs)},${source},` +
-      `"last":${last},"metadata":${metadata}}\n`
+      `${this.common(us)}${this.orderHeads[type]}${id}${isAsk ? ASK : BID}${price}","size":"${size}","sequence":${sequence},` +
+      `${this.exchangeTime(exchangeTimeMs)},${source}${last ? LAST : NOT_LAST}${metadata}}\n`
     )
   }
 

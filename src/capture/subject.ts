@@ -12,6 +12,11 @@ export interface Stream {
   append(us: number, line: string): void
 }
 
+/** Where frames go: a line is made of what stands before the frame, the frame, and what stands after it. */
+export interface FrameStream extends Stream {
+  appendAround(us: number, before: string, frame: string, after: string): void
+}
+
 /** Opens streams by feed and name. */
 export interface Sink {
   stream(feed: string, name: string): Stream
@@ -47,6 +52,7 @@ export interface SubjectState {
   gapUs: number | null
   gaps: number
   mismatches: number
+  absentDeletes: number
   freshFailures: number
   checksumOff: boolean
   tradeHour: number
@@ -71,6 +77,8 @@ export class Subject {
   gapUs: number | null = null
   gaps = 0
   mismatches = 0
+  /** Deletes of orders that are not in the book. */
+  absentDeletes = 0
   freshFailures = 0
   checksumOff = false
   private tradeHour = 0
@@ -108,13 +116,14 @@ export class Subject {
     if (this.tradeIds.add(trade.id)) this.trades.append(us, this.lines.trade(us, trade, source))
   }
 
-  /** A regular snapshot at a tick: once a slot of the cadence, never twice in a millisecond. */
-  sample(us: number, keeper: HeldBook, source: string): void {
+  /** A regular snapshot at a tick: once a slot of the cadence, never twice in a millisecond. True when it was written. */
+  sample(us: number, keeper: HeldBook, source: string): boolean {
     const slot = Math.floor(us / (this.config.cadenceMs * 1000))
     const ms = Math.floor(us / 1000)
-    if (slot === this.lastSlot || ms <= this.lastShotMs) return
+    if (slot === this.lastSlot || ms <= this.lastShotMs) return false
     this.lastSlot = slot
     this.write(us, keeper, source, false)
+    return true
   }
 
   /** The flagged snapshot of a loss. It must not share its millisecond with the snapshot before it. */
@@ -157,7 +166,7 @@ export class Subject {
 
   /** What must outlive connections, as plain data. */
   state(): SubjectState {
-    const { lastShotMs, lastSlot, gapUs, gaps, mismatches, freshFailures, checksumOff, tradeHour } = this
+    const { lastShotMs, lastSlot, gapUs, gaps, mismatches, absentDeletes, freshFailures, checksumOff, tradeHour } = this
     return {
       instId: this.instrument.instId,
       lastShotMs,
@@ -165,6 +174,7 @@ export class Subject {
       gapUs,
       gaps,
       mismatches,
+      absentDeletes,
       freshFailures,
       checksumOff,
       tradeHour,

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import { Engine } from '../capture/engine.ts'
-import type { EngineConfig, Stream, Subject } from '../capture/subject.ts'
+import type { EngineConfig, FrameStream, Subject } from '../capture/subject.ts'
 import type { ExchangeRun, RunConfig } from '../config/run.ts'
-import { L3capError } from '../core/errors.ts'
+import { L3capError, messageOf } from '../core/errors.ts'
 import type { Instrument } from '../core/instrument.ts'
 import { snapshotFeed } from '../core/instrument.ts'
 import { hourOf } from '../core/time.ts'
@@ -113,6 +113,18 @@ export class Capture {
     this.logger.warn({ exchange, feed, name, moved_bytes: moved }, 'Half-written tail moved aside')
   }
 
+  /** Connection names are taken while the capture runs: their tails are told to every instrument of the exchange. */
+  private mendFrames(exchange: string, name: string): void {
+    this.mend(exchange, 'frames', name)
+    const bytes = this.repaired.get(`${exchange}/${name}`)
+    if (bytes === undefined) return
+    this.repaired.delete(`${exchange}/${name}`)
+    for (const line of this.lines.filter(each => each.exchange.id === exchange)) {
+      for (const subject of line.subjects)
+        subject.status(this.clock.now(), 'tail_repaired', { conn: name, moved_bytes: bytes })
+    }
+  }
+
   private async prepare({ run, instruments }: Share): Promise<Line> {
     const { exchange } = run
     const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
@@ -152,7 +164,7 @@ export class Capture {
     return { exchange, engine, journal, runner, subjects }
   }
 
-  private framesOf(exchange: string, name: string): Stream | null {
+  private framesOf(exchange: string, name: string): FrameStream | null {
     return this.config.frames ? this.writer.stream(exchange, 'frames', name) : null
   }
 
@@ -167,7 +179,7 @@ export class Capture {
         if (error instanceof L3capError && error.code === 'LOCKED') continue
         throw error
       }
-      this.mend(exchange, 'frames', name)
+      this.mendFrames(exchange, name)
       return name
     }
   }
@@ -217,6 +229,12 @@ export class Capture {
     for (const timer of this.timers) clearInterval(timer)
     try {
       this.writer.close()
+    } catch (error) {
+      throw new L3capError(
+        'VAULT',
+        `the last ${this.writer.pendingBytes} bytes could not be written: ${messageOf(error)}`,
+        { cause: error }
+      )
     } finally {
       this.unlock()
     }

@@ -27,6 +27,7 @@ interface Reading {
   readonly trades: number
   readonly gaps: number
   readonly mismatches: number
+  readonly absentDeletes: number
   readonly shotAgeMs: number | null
   readonly bytes: number
 }
@@ -81,6 +82,7 @@ export class Monitor {
       trades: feeds[2]!.lines,
       gaps: subject.gaps,
       mismatches: subject.mismatches,
+      absentDeletes: subject.absentDeletes,
       shotAgeMs: subject.lastShotMs === 0 ? null : Math.round(this.capture.nowUs() / 1000 - subject.lastShotMs),
       bytes: feeds.reduce((sum, each) => sum + each.bytes, 0)
     }

@@ -10,10 +10,11 @@ import { storeMetadata } from '../vault/metadata.ts'
 import { Capture, type Share } from './capture.ts'
 import { openLog } from './log.ts'
 import { Monitor } from './monitor.ts'
-import { fetchCatalogue, resolveSymbols } from './symbols.ts'
+import { areListed, fetchCatalogue, resolveSymbols } from './symbols.ts'
 
 const DAY_MS = 86_400_000
 const STOP_MS_MAX = 4500
+const TIMER_MS_MAX = 2 ** 31 - 1
 
 /** `l3cap run`: captures until it is stopped. Resolves after a clean stop. */
 export function runCommand(): Command {
@@ -150,7 +151,10 @@ async function resolve(run: ExchangeRun, signal: AbortSignal): Promise<Resolved>
     const names = [...new Set(symbols.map(exchange.spell))]
     return { run, infos: [], instruments: names.map(name => exchange.describe(name, level)), warning: messageOf(error) }
   }
-  const chosen = resolveSymbols(exchange, symbols, infos)
+  // A mistyped name may look like another kind of market: near names are looked for among all kinds.
+  const chosen = areListed(exchange, symbols, infos)
+    ? resolveSymbols(exchange, symbols, infos)
+    : resolveSymbols(exchange, symbols, await fetchCatalogue(exchange, run.restUrl, [], signal))
   return {
     run,
     infos: chosen,
@@ -199,6 +203,12 @@ function waitForStop(durationMs: number | null): Promise<string> {
         process.once(signal, () => process.kill(process.pid, 'SIGKILL'))
       })
     }
-    if (durationMs !== null) setTimeout(() => resolve('duration'), durationMs)
+    if (durationMs !== null) after(durationMs, () => resolve('duration'))
   })
+}
+
+/** A timer for any length of time: those of Node fire at once beyond 24.8 days. */
+function after(ms: number, action: () => void): void {
+  if (ms <= TIMER_MS_MAX) setTimeout(action, ms)
+  else setTimeout(() => after(ms - TIMER_MS_MAX, action), TIMER_MS_MAX)
 }

@@ -23,32 +23,45 @@ export async function fetchCatalogue(
   }
 }
 
+/** Finds a symbol in any common spelling; undefined when the list has none. */
+function finder(exchange: Exchange, infos: readonly InstrumentInfo[]): (symbol: string) => InstrumentInfo | undefined {
+  const byName = new Map(infos.map(info => [info.instId, info]))
+  const bare = (name: string) => name.toUpperCase().replace(/[^A-Z0-9]/g, '')
+  const byLetters = new Map(infos.map(info => [bare(info.instId), info]))
+  return symbol => {
+    const spelled = exchange.spell(symbol)
+    return byName.get(symbol) ?? byName.get(spelled) ?? byLetters.get(bare(spelled))
+  }
+}
+
+/** Whether the list has all of the symbols. */
+export function areListed(exchange: Exchange, symbols: readonly string[], infos: readonly InstrumentInfo[]): boolean {
+  return symbols.every(symbol => finder(exchange, infos)(symbol) !== undefined)
+}
+
 /** The entries of the symbols in any common spelling. Throws SYMBOL_UNKNOWN with near names. */
 export function resolveSymbols(
   exchange: Exchange,
   symbols: readonly string[],
   infos: readonly InstrumentInfo[]
 ): InstrumentInfo[] {
-  const byName = new Map(infos.map(info => [info.instId, info]))
-  const bare = (name: string) => name.toUpperCase().replace(/[^A-Z0-9]/g, '')
-  const byLetters = new Map(infos.map(info => [bare(info.instId), info]))
+  const find = finder(exchange, infos)
   const unknown: string[] = []
   const found = symbols.map(symbol => {
-    const spelled = exchange.spell(symbol)
-    const info = byName.get(symbol) ?? byName.get(spelled) ?? byLetters.get(bare(spelled))
+    const info = find(symbol)
     if (info === undefined)
-      unknown.push(`${exchange.id} has no ${symbol}; near names: ${nearNames(spelled, byName.keys())}`)
+      unknown.push(`${exchange.id} has no ${symbol}; near names: ${nearNames(exchange.spell(symbol), infos)}`)
     return info
   })
   if (unknown.length > 0) throw new L3capError('SYMBOL_UNKNOWN', unknown.join('\n'))
   return [...new Set(found.filter(info => info !== undefined))]
 }
 
-function nearNames(name: string, known: Iterable<string>): string {
-  const ranked = [...known].map(candidate => ({ candidate, far: distance(name, candidate) }))
+function nearNames(name: string, infos: readonly InstrumentInfo[]): string {
+  const ranked = infos.map(({ instId }) => ({ instId, far: distance(name, instId) }))
   return ranked
     .sort((a, b) => a.far - b.far)
     .slice(0, NEAR_NAMES)
-    .map(({ candidate }) => candidate)
+    .map(({ instId }) => instId)
     .join(', ')
 }

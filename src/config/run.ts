@@ -57,6 +57,9 @@ export const RUN_DEFAULTS = {
   logLevel: 'info'
 } as const
 
+/** What `run --simulate` captures when no symbol is named. */
+const SIMULATED_SYMBOLS: Record<string, string[]> = { bitfinex: ['BTCUSD'], okx: ['BTC-USDT-SWAP'] }
+
 const duration = (name: string, minMs: number) =>
   z.string({ error: `${name}: a duration such as 500ms, 2s or 5m is expected` }).transform((text, context) => {
     const ms = parseDuration(text)
@@ -91,8 +94,8 @@ const SCHEMA = z.strictObject({
   duration: duration('duration', 1).optional(),
   simulate: z.boolean(),
   logDir: z.string().min(1, 'log-dir: empty'),
-  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], {
-    error: 'log-level: trace, debug, info, warn, error or fatal is expected'
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error'], {
+    error: 'log-level: trace, debug, info, warn, or error is expected'
   }),
   exchanges: z
     .array(
@@ -161,18 +164,20 @@ function merge(flags: RunFlags, file: Record<string, unknown>, mistakes: string[
   const set = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined))
   const simulate = (set.simulate ?? file.simulate ?? false) === true
   const vault = environment().vault
-  const base = { ...RUN_DEFAULTS, simulate, ...(simulate ? { vault: './vault-simulated' } : {}) }
+  // Simulated data must not reach the real vault by way of the environment or the file: only the flag names another.
+  const vaultOfRun = simulate ? { vault: './vault-simulated' } : vault === undefined ? {} : { vault }
   const merged = {
-    ...base,
+    ...RUN_DEFAULTS,
+    simulate,
     exchanges: [] as unknown,
     ...file,
-    ...(vault === undefined ? {} : { vault }),
+    ...vaultOfRun,
     ...set
   } as Merged
   if (!Array.isArray(merged.exchanges)) merged.exchanges = []
   if (exchange !== undefined || symbol !== undefined || (simulate && merged.exchanges.length === 0)) {
     if (exchange === undefined && symbol !== undefined) mistakes.push('exchange: --symbol needs --exchange')
-    const symbols = symbol ?? (simulate && (exchange ?? 'bitfinex') === 'bitfinex' ? ['BTCUSD'] : [])
+    const symbols = symbol ?? (simulate ? (SIMULATED_SYMBOLS[exchange ?? 'bitfinex'] ?? []) : [])
     merged.exchanges = [{ exchange: exchange ?? 'bitfinex', symbols }]
   }
   if (wsUrl !== undefined || restUrl !== undefined) {

@@ -13,11 +13,22 @@ export let whole = 0
 export let nano = 0
 export let atto = 0
 
+let lastRead = ''
+let lastReadable = false
+
 /**
  * Reads an unsigned decimal (`12`, `0.5`, `1e-7`) into `whole`, `nano` and `atto`.
  * False when the text is no such number or needs more digits than the limbs hold.
  */
 export function readDecimal(text: string): boolean {
+  // The same text is asked for again and again: checked with its frame, then applied.
+  if (text === lastRead) return lastReadable
+  lastRead = text
+  lastReadable = readAnew(text)
+  return lastReadable
+}
+
+function readAnew(text: string): boolean {
   const length = text.length
   let at = 0
   let value = 0
@@ -77,11 +88,22 @@ export function isZero(text: string): boolean {
   return readDecimal(text) && whole === 0 && nano === 0 && atto === 0
 }
 
+let lastPrice = ''
+let lastKey = Number.NaN
+
 /**
  * The sort key of a price: the nearest double, which tells all prices of at most 15 significant digits apart.
  * NaN when the text is no unsigned decimal or has more significant digits.
  */
 export function priceKey(text: string): number {
+  if (text !== lastPrice) {
+    lastPrice = text
+    lastKey = keyAnew(text)
+  }
+  return lastKey
+}
+
+function keyAnew(text: string): number {
   const length = text.length
   let digits = 0
   let value = 0

@@ -37,6 +37,9 @@ class BookFrame implements L2Frame {
   instId = ''
   isSnapshot = false
   readonly rows: string[] = []
+  /** Of each level: the key of its price, and whether its size is zero. */
+  readonly keys: number[] = []
+  readonly zeros: boolean[] = []
   bidCells = 0
   bids = '[]'
   asks = '[]'
@@ -460,21 +463,29 @@ function fillFrame(
   return validRows(frame)
 }
 
+/** Checks the number text of all levels, so that a frame is applied whole or not at all, and notes what it found. */
 function validRows(frame: BookFrame): boolean {
-  const rows = frame.rows
-  for (let at = 0; at < rows.length; at += 3) {
-    if (Number.isNaN(priceKey(rows[at]!)) || !isDecimal(rows[at + 1]!)) return false
+  const { rows, keys, zeros } = frame
+  const count = rows.length / 3
+  for (let level = 0; level < count; level++) {
+    const key = priceKey(rows[level * 3]!)
+    const size = rows[level * 3 + 1]!
+    if (Number.isNaN(key) || !isDecimal(size)) return false
+    keys[level] = key
+    zeros[level] = isZero(size)
   }
   return true
 }
 
+/** Step 3. */
 function putRows(keeper: Keeper, frame: BookFrame): void {
-  const rows = frame.rows
-  for (let at = 0; at < rows.length; at += 3) {
-    const isAsk = at >= frame.bidCells
-    const size = rows[at + 1]!
-    if (isZero(size)) keeper.levels.remove(isAsk, rows[at]!)
-    else keeper.levels.set(isAsk, rows[at]!, size, rows[at + 2]!)
+  const { rows, keys, zeros, bidCells } = frame
+  const count = rows.length / 3
+  for (let level = 0; level < count; level++) {
+    const at = level * 3
+    const isAsk = at >= bidCells
+    if (zeros[level]) keeper.levels.remove(isAsk, keys[level]!)
+    else keeper.levels.set(isAsk, keys[level]!, rows[at]!, rows[at + 1]!, rows[at + 2]!)
   }
 }
 

@@ -62,6 +62,23 @@ export class FileStream {
     this.lines++
   }
 
+  /** Takes one line in three parts, so that a long frame need not be copied into a line first. */
+  appendAround(us: number, before: string, frame: string, after: string): void {
+    if (us >= this.hourEndUs) this.turn(us)
+    const room = (before.length + frame.length + after.length) * BYTES_PER_CHAR
+    if (this.used + room > this.buffer.length && !this.makeRoom(room))
+      this.setAside(Buffer.from(before + frame + after))
+    else {
+      const start = this.used
+      let at = start + this.buffer.write(before, start)
+      at += this.buffer.write(frame, at)
+      at += this.buffer.write(after, at)
+      this.used = at
+      this.writer.took(at - start)
+    }
+    this.lines++
+  }
+
   private turn(us: number): void {
     this.seal()
     this.hour = hourOf(us)

@@ -1,15 +1,17 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Requests } from '../capture/connection.ts'
 import { type CloseCause, type Engine, type OpenDetail, STATE_VERSION, type StateDetail } from '../capture/engine.ts'
-import type { EngineConfig, Stream } from '../capture/subject.ts'
+import type { EngineConfig, FrameStream } from '../capture/subject.ts'
 import type { Level } from '../core/instrument.ts'
 import { HOUR_US, hourOf } from '../core/time.ts'
 import type { Exchange } from '../exchanges/exchange.ts'
 
+const LONG_FRAME = 256
+
 /** A connection as the journal keeps it. */
 interface Open {
   readonly name: string
-  readonly stream: Stream | null
+  readonly stream: FrameStream | null
   readonly detail: OpenDetail
   /** The line up to the number: `,"conn":"okx-1","frame":`. */
   readonly head: string
@@ -22,7 +24,7 @@ export interface JournalParts {
   readonly config: EngineConfig
   now(): number
   /** The frames stream of a connection; null without frames. */
-  frames(name: string): Stream | null
+  frames(name: string): FrameStream | null
   /** Whether there is no room for more frames. */
   isFull(): boolean
 }
@@ -69,6 +71,13 @@ export class Journal implements Requests {
 
   private write(open: Open, us: number, frame: number, rest: string): void {
     open.stream?.append(us, `{"recv_us":${us}${open.head}${frame},"dir":${rest}\n`)
+  }
+
+  private writeFrame(open: Open, us: number, frame: number, text: string): void {
+    const before = `{"recv_us":${us}${open.head}${frame},"dir":"in","msg":`
+    // Putting a line together costs less than writing it in parts, as long as it is short.
+    if (text.length < LONG_FRAME) open.stream?.append(us, `${before}${text}}\n`)
+    else open.stream?.appendAround(us, before, text, '}\n')
   }
 
   /** The moment of a new line; the first of an hour brings the states of all connections. */
@@ -131,15 +140,17 @@ export class Journal implements Requests {
     this.lastFrameUs = us
     if (this.skipped.size > 0) this.resume(open, us)
     const frame = this.next(name)
-    const isText = !isBinary && (isAscii(data) || isUtf8(data))
+    const isPlain = isAscii(data)
+    const isText = !isBinary && (isPlain || isUtf8(data))
     if (!isText || data.length > this.parts.exchange.limits.frameBytesMax) {
       const text = isText ? JSON.stringify(data.toString()) : `"${data.toString('base64')}"`
       this.write(open, us, frame, `"in"${isText ? '' : ',"encoding":"base64"'},"unread":true,"text":${text}}`)
       this.engine.unreadable(us, name, frame, isText ? 'larger than the limit' : isBinary ? 'binary' : 'broken UTF-8')
     } else {
-      const text = data.toString()
+      const text = data.toString(isPlain ? 'latin1' : 'utf8')
       const form = this.engine.read(name, text)
-      this.write(open, us, frame, form === 'msg' ? `"in","msg":${text}}` : `"in","text":${JSON.stringify(text)}}`)
+      if (form === 'msg') this.writeFrame(open, us, frame, text)
+      else this.write(open, us, frame, `"in","text":${JSON.stringify(text)}}`)
       this.engine.apply(us, name, frame)
     }
     if (this.queue.length > 0) this.drain()
@@ -227,7 +238,7 @@ export class Journal implements Requests {
     this.queue.push(() => this.actions.settled(name))
   }
 
-  log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+  log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
     this.actions.log(level, message, facts)
   }
 }
