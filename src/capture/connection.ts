@@ -100,13 +100,26 @@ export class Connection implements Host, Home {
 
   /** Applies the frame read last. */
   apply(): void {
-    this.session.apply()
+    this.guard(() => this.session.apply())
     if (!this.isSettled) this.settle()
+  }
+
+  /** A mistake of ours in one session is a gap and a new connection, never the end of the capture. */
+  private guard(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      this.log('error', 'Assertion failed in a session', {
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error)
+      })
+      this.loseAll('assertion', null, null, false)
+      this.hangup('assertion failed')
+    }
   }
 
   /** Time passes. */
   tick(): void {
-    this.session.onTick()
+    this.guard(() => this.session.onTick())
     const before = this.sourceOf(this.frame - 1)
     for (const keeper of this.keepers) keeper.tick(before)
     if (!this.isSettled) this.settle()

@@ -2,6 +2,7 @@ import { assert } from '../core/errors.ts'
 import type { Instrument, Level } from '../core/instrument.ts'
 import type { Exchange, FrameForm } from '../exchanges/exchange.ts'
 import { Connection, type ConnectionState, type Requests } from './connection.ts'
+import type { BookKeeper } from './keeper.ts'
 import { type EngineConfig, type Sink, Subject, type SubjectState } from './subject.ts'
 
 /** Version of what `open` and `state` lines hold. */
@@ -121,15 +122,26 @@ export class Engine {
   close(us: number, name: string, frame: number, cause: CloseCause, code: number | null, reason: string): void {
     const connection = this.connection(name)
     connection.at(us, frame)
-    if (cause === 'lost') {
-      for (const keeper of connection.keepers) keeper.status('disconnected', { code, reason })
-      connection.loseAll('disconnect', null, code, false)
-    }
-    for (const keeper of connection.keepers) {
-      if (keeper.subject.primary === keeper) keeper.subject.primary = null
-    }
     this.connections.delete(name)
+    for (const keeper of connection.keepers) {
+      if (cause === 'lost') keeper.status('disconnected', { code, reason })
+      if (cause === 'stopped') continue
+      const { subject } = keeper
+      const other = subject.primary === keeper ? this.liveKeeper(subject) : undefined
+      if (other) other.promote(us)
+      else keeper.lose('disconnect', null, code, false)
+      if (subject.primary === keeper) subject.primary = null
+    }
     this.recent = undefined
+  }
+
+  /** A live book of the subject on any open connection. */
+  private liveKeeper(subject: Subject): BookKeeper | undefined {
+    for (const connection of this.connections.values()) {
+      const found = connection.keepers.find(keeper => keeper.subject === subject && keeper.live)
+      if (found) return found
+    }
+    return undefined
   }
 
   /** `state`: a new hour opens with what is known. In a rebuild the connection comes to life by it. */

@@ -78,9 +78,15 @@ export class BookKeeper implements Keeper, HeldBook {
     return this.connection.name
   }
 
-  /** Whether a checksum of this book has failed twice or more without a right one since. */
+  /**
+   * Whether the recipe rather than the book seems to be wrong: not even a fresh image agrees. Where mismatches never
+   * lead to a fresh image, two in a row must do.
+   */
   get failing(): boolean {
-    return this.mismatchesInRow >= 2
+    const { onMismatch } = this.connection.config
+    return (
+      this.mismatchesInRow > 0 && (onMismatch === 'warn' ? this.mismatchesInRow >= 2 : this.subject.freshFailures > 0)
+    )
   }
 
   private get isPrimary(): boolean {
@@ -116,6 +122,12 @@ export class BookKeeper implements Keeper, HeldBook {
     if (current !== null && current !== this && current.live && this.connection.isReplaced) return
     this.subject.synced(us, this)
     this.writeImage('sync', us, source)
+  }
+
+  /** Takes the instrument over from a connection that ends, without a gap: this book is live. */
+  promote(us: number): void {
+    this.subject.synced(us, this)
+    this.writeImage('sync', us, this.connection.source)
   }
 
   private note(frame: L2Frame): void {

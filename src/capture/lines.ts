@@ -23,7 +23,7 @@ export class LineMaker {
   private readonly orderHeads: Readonly<Record<OrderEventType, string>>
   private headUs = -1
   private head = ''
-  private timeMs: number | null = -1
+  private timeMs: number | null = Number.NaN
   private time = ''
   private readonly depth: number
 

@@ -110,7 +110,6 @@ export class Subject {
     const hour = hourOf(us)
     if (hour !== this.tradeHour) {
       this.tradeIds.rotate()
-      if (hour !== this.tradeHour + 1) this.tradeIds.rotate()
       this.tradeHour = hour
     }
     if (this.tradeIds.add(trade.id)) this.trades.append(us, this.lines.trade(us, trade, source))

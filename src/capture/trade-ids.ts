@@ -5,8 +5,10 @@ export interface TradeIdsState {
 }
 
 const GENERATION_MAX = 500_000
+/** A quiet market's history reaches back for hours: this many ids are never forgotten. */
+const GENERATION_MIN = 1000
 
-/** The trade ids of this and the last hour, so that a trade is written once. Bounded: the oldest go first. */
+/** The trade ids of this and the last hour, and no fewer than the newest thousand, so that a trade is written once. Bounded: the oldest go first. */
 export class TradeIds {
   private current = new Set<string>()
   private last = new Set<string>()
@@ -19,8 +21,9 @@ export class TradeIds {
     return true
   }
 
-  /** A new hour: what is older than one hour is forgotten. */
+  /** A new hour: what is older than one hour is forgotten, unless it is among the newest thousand. */
   rotate(): void {
+    if (this.current.size < GENERATION_MIN) return
     this.last = this.current
     this.current = new Set()
   }

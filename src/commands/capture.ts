@@ -15,6 +15,7 @@ import { VaultWriter } from '../vault/writer.ts'
 import { Clock } from '../wire/clock.ts'
 import { Journal } from '../wire/journal.ts'
 import { Runner } from '../wire/runner.ts'
+import { Flood } from './log.ts'
 
 /** The instruments of one exchange of a capture. */
 export interface Share {
@@ -45,6 +46,7 @@ export class Capture {
   private readonly locks = new Map<string, Lock>()
   private readonly timers: NodeJS.Timeout[] = []
   private clock = new Clock()
+  private readonly flood = new Flood()
   private readonly repaired = new Map<string, number>()
 
   constructor(config: RunConfig, logger: Logger) {
@@ -135,7 +137,7 @@ export class Capture {
       clock: this.clock,
       takeName: () => this.takeName(exchange.id),
       releaseName: name => this.releaseName(exchange.id, name),
-      log: (level, message, facts) => this.logger[level](facts, message)
+      log: (level, message, facts) => this.log(level, message, facts)
     })
     const journal = new Journal(
       {
@@ -162,6 +164,11 @@ export class Capture {
         subject.knowTrades(hour, await readTradeIds(this.config.vault, exchange.id, subject.instrument.instId, hour))
     }
     return { exchange, engine, journal, runner, subjects }
+  }
+
+  private log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
+    const dropped = (kind: string, count: number) => this.logger.warn({ kind, count }, 'Log lines left out')
+    if (level === 'debug' || this.flood.admit(message, performance.now(), dropped)) this.logger[level](facts, message)
   }
 
   private framesOf(exchange: string, name: string): FrameStream | null {
@@ -208,7 +215,8 @@ export class Capture {
       detail,
       event === 'writer_paused' ? 'Writing paused' : 'Writing resumed'
     )
-    this.tellAll(event, detail)
+    // A pause shows in the middle of a line; its status comes after the line's own records.
+    setImmediate(() => this.tellAll(event, detail))
   }
 
   private tellAll(event: string, detail: Record<string, unknown>): void {

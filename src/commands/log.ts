@@ -10,6 +10,28 @@ export interface Log {
 
 const FILES_KEPT = 10
 
+const WINDOW_MS = 10_000
+const LINES_OF_A_KIND_MAX = 100
+
+/** Keeps a flood of lines of one kind (an exchange that sends nonsense) from filling the logs. */
+export class Flood {
+  private readonly counts = new Map<string, number>()
+  private windowMs = 0
+
+  /** Whether a line of this kind may be written; `dropped` hears how many were not, when the window ends. */
+  admit(kind: string, nowMs: number, dropped: (kind: string, count: number) => void): boolean {
+    if (nowMs - this.windowMs > WINDOW_MS) {
+      for (const [name, count] of this.counts)
+        if (count > LINES_OF_A_KIND_MAX) dropped(name, count - LINES_OF_A_KIND_MAX)
+      this.counts.clear()
+      this.windowMs = nowMs
+    }
+    const count = (this.counts.get(kind) ?? 0) + 1
+    this.counts.set(kind, count)
+    return count <= LINES_OF_A_KIND_MAX
+  }
+}
+
 /**
  * Logs to standard output, human-readable on a terminal and JSON lines otherwise, and to rotated files in `directory`.
  * Lines are written at once: a process that is killed has logged what it said.

@@ -106,12 +106,14 @@ function pointedAt(config: RunConfig, simulators: readonly Simulator[]): RunConf
 
 async function capture(config: RunConfig): Promise<void> {
   const stopped = new AbortController()
+  const reason = waitForStop(config.durationMs)
+  // Also while lists are still being read.
+  void reason.then(() => stopped.abort())
   const found = await Promise.all(config.exchanges.map(entry => resolve(entry, stopped.signal)))
   const shares: Share[] = found.map(({ run, instruments }) => ({ run, instruments }))
   const log = await openLog(config.logLevel, config.logDir, true)
   const capturing = new Capture(config, log.logger)
   capturing.lock(shares)
-  const reason = waitForStop(config.durationMs)
   await capturing.start(shares)
   for (const { run, infos, warning } of found) {
     if (warning)
@@ -123,7 +125,6 @@ async function capture(config: RunConfig): Promise<void> {
   monitor.start()
   const why = await reason
   log.logger.info({ reason: why }, 'Stopping')
-  stopped.abort()
   clearInterval(refresh)
   // A disk that does not answer must not keep a process that was told to stop.
   const deadline = setTimeout(() => process.kill(process.pid, 'SIGKILL'), STOP_MS_MAX)

@@ -1,12 +1,13 @@
 /**
  * Exact decimals. Prices and sizes travel as the text the exchange sent; this file alone turns text into numbers.
  * A value is held in three integer limbs, `whole + nano·10⁻⁹ + atto·10⁻¹⁸`, so that sums allocate nothing and never
- * drift: 15 digits before the point, 18 after it.
+ * drift: 13 digits before the point, 18 after it.
  */
 
 const LIMB = 1_000_000_000
 const POWERS = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent)
-const WHOLE_DIGITS_MAX = 15
+/** So many digits leave room for sums of thousands of sizes within the exact integers of a double. */
+const WHOLE_DIGITS_MAX = 13
 
 /** The limbs of the text that `readDecimal` read last. */
 export let whole = 0
@@ -55,7 +56,7 @@ function readAnew(text: string): boolean {
   return true
 }
 
-/** The rare forms: exponents, leading zeros beyond 15 digits, more than nine digits after the point. */
+/** The rare forms: exponents, leading zeros, more than nine digits after the point. */
 function readUnusual(text: string): boolean {
   const match = /^(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,4}))?$/.exec(text)
   if (!match) return false

@@ -34,6 +34,11 @@ function nestsTooDeep(text: string): boolean {
   return false
 }
 
+/** Any parsed value as text for logs and comparisons. Unlike `String` it never calls what a frame names `toString`. */
+export function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
+}
+
 /** A value as an object with unknown members; undefined for arrays, null and everything else. */
 export function asObject(value: unknown): Record<string, unknown> | undefined {
   return typeof value === 'object' && value !== null && !Array.isArray(value)

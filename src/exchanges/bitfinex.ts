@@ -15,7 +15,7 @@
 import crc32 from 'crc-32'
 import { isDecimal, priceKey } from '../core/decimal.ts'
 import type { Instrument, Level } from '../core/instrument.ts'
-import { asObject, parseFrame } from '../core/json.ts'
+import { asObject, parseFrame, textOf } from '../core/json.ts'
 import { readBitfinexCatalogue, spellBitfinex } from './bitfinex-catalogue.ts'
 import type { Exchange, FrameForm, Host, Keeper, Limits, Session } from './exchange.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
@@ -25,9 +25,15 @@ const FLAG_SEQUENCE = 65_536
 const FLAG_CHECKSUM = 131_072
 const FLAGS = FLAG_TIMESTAMP + FLAG_SEQUENCE + FLAG_CHECKSUM
 const HELD_FRAMES_MAX = 256
+const HELD_CHARS_MAX = 4 * 1024 * 1024
+/** A maintenance without an end counts as ended after this. */
+const MAINTENANCE_US_MAX = 180_000_000
 /** So many old numbers in a row mean that the exchange has started to count anew. */
 const OLD_FRAMES_MAX = 64
 const CHECKSUM_ROWS = 25
+
+/** A short string without escapes. */
+const OTHER_CELL = /^"[\w .:-]*"/
 
 const LIMITS: Limits = {
   silenceMsMax: 45_000,
@@ -35,6 +41,7 @@ const LIMITS: Limits = {
   ackMsMax: 10_000,
   instrumentsPerSocketMax: 12,
   connectsPerMinuteMax: 20,
+  connectSpacingMs: 100,
   frameBytesMax: 16 * 1024 * 1024,
   depthMax: 250
 }
@@ -133,7 +140,7 @@ class ChannelReader {
     this.at++
     for (;;) {
       this.next()
-      const value = this.number()
+      const value = this.number() ?? this.otherCell()
       if (value === undefined) return false
       frame.cells.push(value)
       const after = this.next()
@@ -146,6 +153,17 @@ class ChannelReader {
     frame.width = width
     frame.rows++
     return true
+  }
+
+  /** What a row may hold besides numbers: nothing that we use, but no reason to call the frame unreadable. */
+  private otherCell(): string | undefined {
+    if (this.text.startsWith('null', this.at)) {
+      this.at += 4
+      return 'null'
+    }
+    const match = OTHER_CELL.exec(this.text.slice(this.at, this.at + 100))
+    if (match) this.at += match[0].length
+    return match?.[0]
   }
 
   /** The text of a JSON number. */
@@ -181,7 +199,9 @@ interface SessionState {
   sequence: number | null
   serverMs: number
   old: number
-  paused: boolean
+  openedUs: number
+  /** Since when the exchange is in maintenance, µs. */
+  pausedUs: number | null
   lastFrameUs: number
   pingUs: number
   pings: number
@@ -214,7 +234,8 @@ class BitfinexSession implements Session {
       sequence: null,
       serverMs: 0,
       old: 0,
-      paused: false,
+      openedUs: 0,
+      pausedUs: null,
       lastFrameUs: 0,
       pingUs: 0,
       pings: 0,
@@ -226,9 +247,8 @@ class BitfinexSession implements Session {
   }
 
   onOpen(): void {
-    this.state_.lastFrameUs = this.host.us
+    this.state_.lastFrameUs = this.state_.openedUs = this.host.us
     this.host.send(JSON.stringify({ event: 'conf', flags: FLAGS }))
-    this.subscriptions.start()
   }
 
   private ask(subscription: Subscription): void {
@@ -265,7 +285,9 @@ class BitfinexSession implements Session {
   private onUnread(): void {
     const match = /^\s*\[\s*(\d+)\s*,/.exec(this.text)
     const subscription = match ? this.channels.get(Number(match[1])) : undefined
-    if (subscription) this.host.keepers[subscription.index]!.malformed(this.text.slice(0, 200))
+    const tail = /,\s*(\d+)\s*,\s*(\d+)\s*\]\s*$/.exec(this.text)
+    if (subscription && tail && !this.inSequence(Number(tail[1]), Number(tail[2]))) return
+    if (subscription) this.host.keepers[subscription.index]!.malformed(this.text.slice(0, 200), subscription.kind)
     else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
   }
 
@@ -299,6 +321,7 @@ class BitfinexSession implements Session {
     if (sequence <= last && !restarted) return false
     state.old = 0
     state.sequence = sequence
+    if (state.held.length > 0 || !this.channels.has(this.reader.frame.channel)) this.spoilHeld()
     for (const subscription of this.subscriptions.list) {
       if (subscription.kind === 'book') this.host.keepers[subscription.index]!.lose('sequence', last + 1, sequence)
       this.subscriptions.renew(subscription, 'sequence')
@@ -309,8 +332,17 @@ class BitfinexSession implements Session {
 
   /** Data may come before the acknowledgement that names its channel: it waits for it. */
   private hold(channel: number): void {
-    if (this.state_.closed.includes(channel)) return
-    if (this.state_.held.length < HELD_FRAMES_MAX) this.state_.held.push([channel, this.text])
+    const { closed, held } = this.state_
+    if (closed.includes(channel) || !this.subscriptions.list.some(s => s.stage === 'asked')) return
+    held.push([channel, this.text])
+    const chars = held.reduce((sum, [, text]) => sum + text.length, 0)
+    if (held.length > HELD_FRAMES_MAX || chars > HELD_CHARS_MAX) this.spoilHeld()
+  }
+
+  /** Something that waits for its acknowledgement is incomplete. */
+  private spoilHeld(): void {
+    this.state_.held = []
+    this.subscriptions.spoil()
   }
 
   private onData(subscription: Subscription, time: number | null): void {
@@ -323,7 +355,8 @@ class BitfinexSession implements Session {
     if (subscription.kind === 'trades') return this.onTrades(subscription, time)
     const keeper = this.host.keepers[subscription.index]!
     if (frame.tag === 'cs') {
-      this.subscriptions.data(subscription)
+      // A checksum is no image: one that comes first says nothing yet.
+      if (subscription.stage === 'live') this.subscriptions.data(subscription)
       const expected = frame.tail[0]
       if (keeper.live) keeper.verify(expected === undefined ? null : expected | 0)
       return
@@ -338,10 +371,11 @@ class BitfinexSession implements Session {
   /** Checks the number text of all rows, so that a frame is applied whole or not at all. */
   private validOrders(): boolean {
     const { cells, width, rows } = this.reader.frame
-    if (rows > 0 && width !== 3) return false
-    for (let at = 0; at < cells.length; at += 3) {
+    // The exchange reserves the right to add elements: those that are known come first.
+    if (rows > 0 && width < 3) return false
+    for (let at = 0; at < cells.length; at += width) {
       const amount = cells[at + 2]!
-      if (cells[at]!.charCodeAt(0) === 45 || Number.isNaN(priceKey(cells[at + 1]!))) return false
+      if (!isId(cells[at]!) || !isPrice(cells[at + 1]!)) return false
       if (!isDecimal(amount.charCodeAt(0) === 45 ? amount.slice(1) : amount)) return false
     }
     return true
@@ -349,14 +383,14 @@ class BitfinexSession implements Session {
 
   /** Step 3, the image. */
   private onImage(subscription: Subscription, keeper: Keeper, time: number | null): void {
-    const { cells, rows } = this.reader.frame
+    const { cells, rows, width } = this.reader.frame
     this.subscriptions.data(subscription)
     keeper.beginImage(this.state_.sequence, time)
     for (let row = 0; row < rows; row++) {
-      const amount = cells[row * 3 + 2]!
+      const amount = cells[row * width + 2]!
       const isAsk = amount.charCodeAt(0) === 45
       const size = isAsk ? amount.slice(1) : amount
-      keeper.imageOrder(cells[row * 3]!, isAsk, cells[row * 3 + 1]!, size)
+      keeper.imageOrder(cells[row * width]!, isAsk, cells[row * width + 1]!, size)
     }
     keeper.endImage()
   }
@@ -381,19 +415,22 @@ class BitfinexSession implements Session {
     const keeper = this.host.keepers[subscription.index]!
     this.subscriptions.data(subscription)
     const live = tag === 'te' || tag === 'tu'
-    if ((tag !== '' && !live) || (rows > 0 && width !== 4)) return keeper.malformed(this.text.slice(0, 200))
+    if ((tag !== '' && !live) || (rows > 0 && width < 4)) return keeper.malformed(this.text.slice(0, 200), 'trades')
     for (let row = rows - 1; row >= 0; row--) {
-      const amount = cells[row * 4 + 2]!
+      const amount = cells[row * width + 2]!
       const isSell = amount.charCodeAt(0) === 45
       const size = isSell ? amount.slice(1) : amount
-      const price = cells[row * 4 + 3]!
-      if (!isDecimal(size) || !isDecimal(price)) return keeper.malformed(this.text.slice(0, 200))
+      const price = cells[row * width + 3]!
+      if (!isDecimal(size) || !isPrice(price) || !isId(cells[row * width]!)) {
+        keeper.malformed(this.text.slice(0, 200), 'trades')
+        continue
+      }
       keeper.trade({
-        id: cells[row * 4]!,
+        id: cells[row * width]!,
         isSell,
         price,
         size,
-        exchangeTimeMs: Number(cells[row * 4 + 1]),
+        exchangeTimeMs: Number(cells[row * width + 1]),
         metadata: live ? '{}' : '{"backfill":true}'
       })
     }
@@ -403,8 +440,9 @@ class BitfinexSession implements Session {
     switch (event.event) {
       case 'conf':
         this.state_.flags = typeof event.flags === 'number' ? event.flags : 0
-        if ((this.state_.flags & FLAGS) !== FLAGS)
-          this.host.log('error', 'Configuration flags refused', { flags: event.flags })
+        // Step 2 begins when step 1 is confirmed: without numbers nothing could be verified.
+        if ((this.state_.flags & FLAGS) === FLAGS) this.subscriptions.start()
+        else this.host.hangup(`configuration flags refused: ${textOf(event.flags)}`)
         break
       case 'info':
         this.onInfo(event.code)
@@ -433,9 +471,11 @@ class BitfinexSession implements Session {
     const subscription = this.matching(event)
     const channel = event.chanId
     if (subscription?.stage !== 'asked' || typeof channel !== 'number') return
-    this.channels.set(channel, subscription)
+    const former = this.channels.get(channel)
+    if (former) this.subscriptions.left(former)
     this.state_.closed = this.state_.closed.filter(id => id !== channel)
     this.subscriptions.acked(subscription, channel)
+    this.indexChannels()
     const early = this.state_.held.filter(([id]) => id === channel)
     this.state_.held = this.state_.held.filter(([id]) => id !== channel)
     for (const [, text] of early) {
@@ -450,10 +490,18 @@ class BitfinexSession implements Session {
   private onUnsubscribed(channel: unknown): void {
     if (typeof channel !== 'number') return
     const subscription = this.channels.get(channel)
-    this.channels.delete(channel)
     // Frames that were under way for a channel we left belong to nobody.
     if (this.state_.closed.push(channel) > HELD_FRAMES_MAX) this.state_.closed.shift()
     if (subscription) this.subscriptions.left(subscription)
+    this.indexChannels()
+  }
+
+  /** The channel ids in use, anew from the subscriptions: they are what a state line keeps. */
+  private indexChannels(): void {
+    this.channels.clear()
+    for (const subscription of this.subscriptions.list) {
+      if (subscription.handle !== null) this.channels.set(subscription.handle, subscription)
+    }
   }
 
   private onError(event: Record<string, unknown>): void {
@@ -461,13 +509,13 @@ class BitfinexSession implements Session {
     if (code === 10400 || code === 10401) return this.onUnsubscribed(event.chanId)
     const subscription = this.matching(event)
     if (subscription?.stage !== 'asked') {
-      this.host.log('warn', 'Error from the exchange', { code, msg: String(event.msg) })
+      this.host.log('warn', 'Error from the exchange', { code, msg: textOf(event.msg) })
       return
     }
     // 10301 names the channel of the first subscription, whose acknowledgement is still under way.
     if (code === 10301) return
     const later = code === 10305 || code === 11000
-    this.subscriptions.refuse(subscription, !later, { code, msg: String(event.msg) })
+    this.subscriptions.refuse(subscription, !later, { code, msg: textOf(event.msg) })
   }
 
   /** 20051: restart, connect anew. 20060: frozen for a while. 20061: thawed, every channel needs a fresh image. */
@@ -479,10 +527,10 @@ class BitfinexSession implements Session {
       if (!this.state_.leaving) this.host.replace('maintenance')
       this.state_.leaving = true
     } else if (code === 20060) {
-      this.state_.paused = true
+      this.state_.pausedUs = this.host.us
       for (const keeper of this.host.keepers) keeper.lose('maintenance', null, null, false)
     } else {
-      this.state_.paused = false
+      this.state_.pausedUs = null
       for (const subscription of this.subscriptions.list) this.subscriptions.renew(subscription, 'maintenance')
     }
   }
@@ -490,6 +538,9 @@ class BitfinexSession implements Session {
   onTick(): void {
     const state = this.state_
     const quietUs = this.host.us - Math.max(state.lastFrameUs, state.pingUs)
+    if ((state.flags & FLAGS) !== FLAGS && this.host.us - state.openedUs > LIMITS.ackMsMax * 1000) {
+      return this.host.hangup(`no answer to conf within ${LIMITS.ackMsMax} ms`)
+    }
     if (state.pingUs > state.lastFrameUs && quietUs > LIMITS.ackMsMax * 1000) {
       return this.host.hangup(`no answer to ping within ${LIMITS.ackMsMax} ms`)
     }
@@ -500,7 +551,9 @@ class BitfinexSession implements Session {
     const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
     // Trades have heartbeats of their own, but only the book is worth a resubscription so soon. A maintenance freezes
     // everything: it may last four times as long as a healthy silence.
-    this.subscriptions.tick(s => silenceUs * (state.paused ? 4 : s.kind === 'book' ? 1 : 3))
+    if (state.pausedUs !== null && this.host.us - state.pausedUs > MAINTENANCE_US_MAX) state.pausedUs = null
+    const paused = state.pausedUs !== null
+    this.subscriptions.tick(s => silenceUs * (paused ? 4 : s.kind === 'book' ? 1 : 3), paused)
   }
 
   resync(index: number, reason: string): void {
@@ -518,11 +571,17 @@ class BitfinexSession implements Session {
   restore(state: unknown): void {
     this.state_ = structuredClone(state) as SessionState
     this.subscriptions.list = this.state_.list
-    this.channels.clear()
-    for (const subscription of this.subscriptions.list) {
-      if (subscription.handle !== null) this.channels.set(subscription.handle, subscription)
-    }
+    this.indexChannels()
   }
+}
+
+function isId(text: string): boolean {
+  const code = text.charCodeAt(0)
+  return code >= 48 && code <= 57
+}
+
+function isPrice(text: string): boolean {
+  return !Number.isNaN(priceKey(text)) && isDecimal(text)
 }
 
 /** Step 5: `orderId:amount`, asks negative, bid and ask in turn, missing rows left out; signed. */

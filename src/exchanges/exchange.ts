@@ -20,6 +20,7 @@ export interface Limits {
   /** Instruments of one connection. */
   readonly instrumentsPerSocketMax: number
   readonly connectsPerMinuteMax: number
+  readonly connectSpacingMs: number
   /** Larger frames are kept and not read. */
   readonly frameBytesMax: number
   /** Levels or orders a side that the book channel sends. */

@@ -13,7 +13,7 @@
 import crc32 from 'crc-32'
 import { isDecimal, isZero, priceKey } from '../core/decimal.ts'
 import type { Instrument, Level, Market } from '../core/instrument.ts'
-import { asObject, parseFrame } from '../core/json.ts'
+import { asObject, parseFrame, textOf } from '../core/json.ts'
 import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Session } from './exchange.ts'
 import { readOkxCatalogue } from './okx-catalogue.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
@@ -25,6 +25,8 @@ const LIMITS: Limits = {
   ackMsMax: 10_000,
   instrumentsPerSocketMax: 25,
   connectsPerMinuteMax: 60,
+  // Three a second are allowed.
+  connectSpacingMs: 400,
   frameBytesMax: 16 * 1024 * 1024,
   depthMax: 400
 }
@@ -261,7 +263,7 @@ class OkxSession implements Session {
   /** Frames of another form than the usual one: other white space, other order of keys, other fields. */
   private onData(object: Record<string, unknown>): void {
     const arg = asObject(object.arg)
-    const index = this.byName.get(String(arg?.instId))
+    const index = this.byName.get(textOf(arg?.instId))
     if (arg === undefined || index === undefined) return
     const keeper = this.host.keepers[index]!
     if (arg.channel !== 'books' && arg.channel !== 'trades') return
@@ -321,7 +323,9 @@ class OkxSession implements Session {
 
   private onTrades(index: number, data: readonly unknown[]): void {
     const keeper = this.host.keepers[index]!
-    this.subscriptions.of(index, 'trades').dataUs = this.host.us
+    const subscription = this.subscriptions.list.find(s => s.index === index && s.kind === 'trades')
+    if (subscription === undefined) return
+    subscription.dataUs = this.host.us
     for (const entry of data) {
       const row = asObject(entry)
       const { tradeId, px, sz, side, ts, count, source, seqId } = row ?? {}
@@ -348,11 +352,11 @@ class OkxSession implements Session {
 
   private onEvent(event: string, object: Record<string, unknown>): void {
     const arg = asObject(object.arg)
-    const index = this.byName.get(String(arg?.instId))
+    const index = this.byName.get(textOf(arg?.instId))
     const kind = arg?.channel === 'books' ? 'book' : arg?.channel === 'trades' ? 'trades' : undefined
     const subscription =
       index !== undefined && kind ? this.subscriptions.list.find(s => s.index === index && s.kind === kind) : undefined
-    const id = String(object.id)
+    const id = textOf(object.id)
     switch (event) {
       case 'subscribe':
         delete this.state_.asked[id]
@@ -371,18 +375,33 @@ class OkxSession implements Session {
   }
 
   private onError(id: string, object: Record<string, unknown>, named: Subscription | undefined): void {
-    const subscription = named ?? this.subscriptions.list[this.state_.asked[id] ?? -1]
+    const subscription =
+      named ?? this.subscriptions.list[this.state_.asked[id] ?? -1] ?? this.inText(textOf(object.msg))
     delete this.state_.asked[id]
-    const detail = { code: String(object.code), msg: String(object.msg).slice(0, 300) }
+    const detail = { code: textOf(object.code), msg: textOf(object.msg).slice(0, 300) }
     if (subscription?.stage === 'leaving') this.subscriptions.left(subscription)
-    else if (subscription?.stage === 'asked') this.subscriptions.refuse(subscription, !LATER.has(detail.code), detail)
-    else this.host.log('warn', 'Error from the exchange', detail)
+    else if (subscription?.stage === 'asked') {
+      const final = !LATER.has(detail.code)
+      this.subscriptions.refuse(subscription, final, detail)
+      // What has no book has no trades either: their own refusal need not be waited for.
+      const trades = this.subscriptions.list.find(s => s.index === subscription.index && s.kind === 'trades')
+      if (final && subscription.kind === 'book' && trades?.stage === 'asked')
+        this.subscriptions.refuse(trades, true, detail)
+    } else this.host.log('warn', 'Error from the exchange', detail)
+  }
+
+  /** Code 60018 may name the subscription in its text only: `channel:books,instId:MATIC-USDT doesn't exist`. */
+  private inText(text: string): Subscription | undefined {
+    const match = /channel:([\w-]+),\s*instId:([^\s,]+)/.exec(text)
+    const index = this.byName.get(match?.[2] ?? '')
+    const kind = match?.[1] === 'books' ? 'book' : 'trades'
+    return this.subscriptions.list.find(s => s.index === index && s.kind === kind)
   }
 
   /** The connection will be closed for a service upgrade. */
   private onNotice(object: Record<string, unknown>): void {
     for (const keeper of this.host.keepers)
-      keeper.status('maintenance', { code: object.code, msg: String(object.msg).slice(0, 300) })
+      keeper.status('maintenance', { code: object.code, msg: textOf(object.msg).slice(0, 300) })
     if (!this.state_.leaving) this.host.replace('notice 64008')
     this.state_.leaving = true
   }
@@ -470,7 +489,7 @@ function validRows(frame: BookFrame): boolean {
   for (let level = 0; level < count; level++) {
     const key = priceKey(rows[level * 3]!)
     const size = rows[level * 3 + 1]!
-    if (Number.isNaN(key) || !isDecimal(size)) return false
+    if (Number.isNaN(key) || !isDecimal(rows[level * 3]!) || !isDecimal(size)) return false
     keys[level] = key
     zeros[level] = isZero(size)
   }

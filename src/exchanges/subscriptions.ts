@@ -17,8 +17,8 @@ export interface Subscription {
   dueUs: number
   /** Times it was asked for again since it last worked for a minute. */
   tries: number
-  /** Whether a resubscription is what is under way. */
-  again: boolean
+  /** Something of it was lost before its acknowledgement: it must be asked for again. */
+  spoiled: boolean
 }
 
 const STEADY_US = 60_000_000
@@ -52,7 +52,7 @@ export class Subscriptions {
         dataUs: 0,
         dueUs: 0,
         tries: 0,
-        again: false
+        spoiled: false
       }))
     )
   }
@@ -77,6 +77,7 @@ export class Subscriptions {
   private request(subscription: Subscription): void {
     this.enter(subscription, 'asked')
     subscription.handle = null
+    subscription.spoiled = false
     this.ask(subscription)
   }
 
@@ -87,6 +88,7 @@ export class Subscriptions {
     subscription.handle = handle
     subscription.dataUs = this.host.us
     if (subscription.kind === 'book') keeper.status('subscribed', { channel: keeper.instrument.channel })
+    if (subscription.spoiled) this.renew(subscription, 'lost before the acknowledgement')
   }
 
   /** Data has come. The first of a book is its image: from there on it is live. */
@@ -94,7 +96,6 @@ export class Subscriptions {
     subscription.dataUs = this.host.us
     if (subscription.stage === 'acked') {
       this.enter(subscription, 'live')
-      subscription.again = false
     }
   }
 
@@ -103,9 +104,10 @@ export class Subscriptions {
     if (subscription.stage !== 'live' && subscription.stage !== 'acked') return
     if (subscription.stage === 'live' && this.host.us - subscription.sinceUs > STEADY_US) subscription.tries = 0
     subscription.tries++
-    subscription.again = true
     if (subscription.kind === 'book') {
       const keeper = this.host.keepers[subscription.index]!
+      // From here on its frames are dropped: a book that still counts as live would be wrong in silence.
+      keeper.lose(reason, null, null, false)
       this.host.log('warn', 'Forced resubscribe', {
         instId: keeper.instrument.instId,
         reason,
@@ -117,10 +119,18 @@ export class Subscriptions {
     this.leave(subscription)
   }
 
-  /** The exchange has confirmed that a subscription ended (or that it never was). */
+  /** Whatever comes for a subscription that is still being asked for can no longer be trusted to be whole. */
+  spoil(): void {
+    for (const subscription of this.list) if (subscription.stage === 'asked') subscription.spoiled = true
+  }
+
+  /** The exchange says that a subscription has ended (or that it never was), asked to or not. */
   left(subscription: Subscription): void {
-    if (subscription.stage !== 'leaving') return
     subscription.handle = null
+    if (subscription.stage === 'live' || subscription.stage === 'acked') {
+      if (subscription.kind === 'book') this.host.keepers[subscription.index]!.lose('unsubscribed', null, null, false)
+      subscription.tries++
+    } else if (subscription.stage !== 'leaving') return
     if (subscription.tries <= FREE_TRIES) this.request(subscription)
     else this.wait(subscription, Math.min(RETRY_MS_MAX, 1000 * 2 ** (subscription.tries - FREE_TRIES)))
   }
@@ -144,7 +154,7 @@ export class Subscriptions {
   }
 
   /** Whatever is overdue: acknowledgements end the connection, missing images and silence renew the subscription. */
-  tick(silenceUs: (subscription: Subscription) => number): void {
+  tick(silenceUs: (subscription: Subscription) => number, paused = false): void {
     const ackUs = this.limits.ackMsMax * 1000
     for (const subscription of this.list) {
       const age = this.host.us - subscription.sinceUs
@@ -160,9 +170,14 @@ export class Subscriptions {
           if (this.host.us >= subscription.dueUs) this.request(subscription)
           break
         case 'live':
-          this.watch(subscription, silenceUs(subscription))
+          if (!paused && age > ackUs && this.lacksBook(subscription)) this.renew(subscription, 'no image')
+          else this.watch(subscription, silenceUs(subscription))
       }
     }
+  }
+
+  private lacksBook(subscription: Subscription): boolean {
+    return subscription.kind === 'book' && !this.host.keepers[subscription.index]!.live
   }
 
   private watch(subscription: Subscription, limitUs: number): void {
@@ -170,7 +185,6 @@ export class Subscriptions {
     if (silentUs <= limitUs) return
     const keeper = this.host.keepers[subscription.index]!
     keeper.status('stalled', { channel: subscription.kind, silent_ms: Math.round(silentUs / 1000) })
-    if (subscription.kind === 'book') keeper.lose('silence', null, null)
     this.renew(subscription, 'silence')
   }
 }

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { hourPath, streamDir } from './layout.ts'
+import { folderName, hourPath, listHours, streamDir } from './layout.ts'
 import { lastLine, readLines } from './reader.ts'
 import { repairTail } from './repair.ts'
 
@@ -39,18 +39,38 @@ export function lastReceiveUs(vault: string, exchange: string, feed: string, nam
   return 0
 }
 
-/** The trade ids that the vault holds of this and the last hour. */
+const IDS_MIN = 1000
+const DAYS_MAX = 5
+
+/**
+ * The trade ids that the vault holds of this and the last hour, and of as many hours before as bring at least the
+ * newest thousand; oldest first.
+ */
 export async function readTradeIds(vault: string, exchange: string, instId: string, hour: number): Promise<string[]> {
+  const parts: string[][] = []
+  let count = 0
+  for (const back of hoursBack(vault, exchange, instId, hour)) {
+    if (back < hour - 1 && count >= IDS_MIN) break
+    const ids = await readHour(hourPath(vault, exchange, 'trades', instId, back))
+    count += ids.length
+    parts.unshift(ids)
+  }
+  return parts.flat()
+}
+
+function hoursBack(vault: string, exchange: string, instId: string, hour: number): number[] {
+  const held = listHours(vault, { exchange, feed: 'trades', name: folderName(instId) }).map(file => file.hour)
+  return [...new Set(held)].filter(each => each <= hour && each > hour - DAYS_MAX * 24).sort((a, b) => b - a)
+}
+
+async function readHour(plain: string): Promise<string[]> {
   const ids: string[] = []
-  for (const each of [hour - 1, hour]) {
-    const plain = hourPath(vault, exchange, 'trades', instId, each)
-    for (const path of [`${plain}.gz`, plain]) {
-      if (!existsSync(path)) continue
-      for await (const lines of readLines(path)) {
-        for (const line of lines) {
-          const match = /"trade_id":("(?:[^"\\]|\\.)*")/.exec(line)
-          if (match) ids.push(JSON.parse(match[1]!) as string)
-        }
+  for (const path of [`${plain}.gz`, plain]) {
+    if (!existsSync(path)) continue
+    for await (const lines of readLines(path)) {
+      for (const line of lines) {
+        const match = /"trade_id":("(?:[^"\\]|\\.)*")/.exec(line)
+        if (match) ids.push(JSON.parse(match[1]!) as string)
       }
     }
   }

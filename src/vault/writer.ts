@@ -274,9 +274,17 @@ export class VaultWriter {
     for (const stream of this.streams.values()) stream.sync(error => this.pause(error))
   }
 
-  /** Flushes, syncs and closes everything. Throws when the disk does not take it. */
+  /** Flushes, syncs and closes everything. Throws the first refusal of the disk, after every stream was tried. */
   close(): void {
-    for (const stream of [...this.frames, ...this.derived]) stream.close()
+    let failure: unknown
+    for (const stream of [...this.frames, ...this.derived]) {
+      try {
+        stream.close()
+      } catch (error) {
+        failure ??= error
+      }
+    }
     this.streams.clear()
+    if (failure !== undefined) throw failure
   }
 }

@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Lets at most so many things begin within any minute, in the order in which they came. */
+/** Lets at most so many things begin within any minute, none sooner than `spacingMs` after the one before, in order. */
 export class Pace {
   private readonly perMinute: number
+  private readonly spacingMs: number
   private readonly begun: number[] = []
   private turn: Promise<void> = Promise.resolve()
 
-  constructor(perMinute: number) {
+  constructor(perMinute: number, spacingMs = 0) {
     this.perMinute = perMinute
+    this.spacingMs = spacingMs
   }
 
   /** Waits for its turn. Rejects when the signal aborts. */
@@ -19,10 +21,10 @@ export class Pace {
 
   private async take(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    if (this.begun.length >= this.perMinute) {
-      const waitMs = this.begun.shift()! + 60_000 - performance.now()
-      if (waitMs > 0) await sleep(waitMs, undefined, { signal })
-    }
+    const last = this.begun.at(-1) ?? Number.NEGATIVE_INFINITY
+    const oldest = this.begun.length >= this.perMinute ? this.begun.shift()! + 60_000 : 0
+    const waitMs = Math.max(last + this.spacingMs, oldest) - performance.now()
+    if (waitMs > 0) await sleep(waitMs, undefined, { signal })
     this.begun.push(performance.now())
   }
 }

@@ -51,7 +51,8 @@ export class Runner implements Requests {
 
   constructor(parts: RunnerParts) {
     this.parts = parts
-    this.pace = new Pace(parts.exchange.limits.connectsPerMinuteMax)
+    const { connectsPerMinuteMax, connectSpacingMs } = parts.exchange.limits
+    this.pace = new Pace(connectsPerMinuteMax, connectSpacingMs)
   }
 
   /** The journal that writes the lines of this runner's connections. */
@@ -67,9 +68,18 @@ export class Runner implements Requests {
   }
 
   private launch(instruments: readonly Instrument[], replaces: string | null): void {
+    let name: string
+    try {
+      name = this.parts.takeName()
+    } catch (error) {
+      // A full disk takes no lock file: the name is asked for again, the capture goes on.
+      this.log('error', 'No connection name to be had', { error: messageOf(error) })
+      setTimeout(() => this.stopping.signal.aborted || this.launch(instruments, replaces), BACKOFF_MS_MIN).unref()
+      return
+    }
     const nothing = () => undefined
     const slot: Slot = {
-      name: this.parts.takeName(),
+      name,
       instruments,
       replaces,
       socket: null,
@@ -144,7 +154,7 @@ export class Runner implements Requests {
       fail(new Error(`ended before its books were live: ${why}`))
       finish()
     }
-    await Socket.open(this.parts.url, socket => {
+    await Socket.open(this.parts.url, signal, socket => {
       if (signal.aborted) {
         socket.leave()
         slot.ended('stopping')
@@ -153,11 +163,12 @@ export class Runner implements Requests {
       slot.socket = socket
       const { name } = slot
       this.log('info', 'Connected', { conn: name, url: this.parts.url, instruments: slot.instruments.length })
+      const replaces = slot.replaces !== null && this.slots.get(slot.replaces)?.retiring ? slot.replaces : null
       this.journal.open(
         name,
         this.parts.url,
         slot.instruments.map(i => [i.instId, i.level]),
-        slot.replaces
+        replaces
       )
       return {
         onMessage: (data, isBinary) => this.journal.in(name, data, isBinary),
@@ -210,7 +221,8 @@ export class Runner implements Requests {
 
   leave(name: string): void {
     const slot = this.slots.get(name)
-    if (!slot?.socket) return
+    // Names are used again: only a connection that is being replaced may be left.
+    if (!slot?.socket || !slot.retiring) return
     slot.socket.leave()
     slot.socket = null
     this.journal.close(name, 'replaced', 1000, 'replaced')

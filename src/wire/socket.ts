@@ -40,8 +40,8 @@ export class Socket {
     this.ws = ws
   }
 
-  /** Opens a socket. Rejects when the server cannot be reached or refuses; `RetryAfter` when it says how long. */
-  static open(url: string, onOpen: (socket: Socket) => SocketEvents): Promise<Socket> {
+  /** Opens a socket. Rejects when the server cannot be reached or refuses; `RetryAfter` when it says how long. The signal cuts it. */
+  static open(url: string, signal: AbortSignal, onOpen: (socket: Socket) => SocketEvents): Promise<Socket> {
     const ws = new WebSocket(url, {
       perMessageDeflate: false,
       maxPayload: MESSAGE_BYTES_MAX,
@@ -50,6 +50,8 @@ export class Socket {
     })
     const socket = new Socket(ws)
     return new Promise((resolve, reject) => {
+      const abort = () => ws.terminate()
+      signal.addEventListener('abort', abort)
       ws.on('open', () => {
         socket.events = onOpen(socket)
         resolve(socket)
@@ -65,6 +67,7 @@ export class Socket {
         reject(error)
       })
       ws.on('close', (code, reason) => {
+        signal.removeEventListener('abort', abort)
         const { events } = socket
         socket.events = undefined
         events?.onEnd(code, reason.toString() || socket.failure)
