@@ -145,14 +145,17 @@ export class Connection implements Host, Home {
 
   /** Whether there are several instruments and the checksums of all of them fail. */
   allFailing(): boolean {
-    const live = this.keepers.filter(keeper => keeper.live && !keeper.subject.checksumOff)
-    return live.length > 1 && live.every(keeper => keeper.failing)
+    const checked = this.keepers.filter(keeper => keeper.hasChecked && !keeper.subject.checksumOff)
+    return checked.length > 1 && checked.every(keeper => keeper.failing)
   }
 
   /** Switches the verification of checksums off, loudly: not the books but the exchange's recipe has changed. */
   stopVerifying(keepers: readonly BookKeeper[], reason: string): void {
     const names = keepers.map(keeper => keeper.instrument.instId)
-    for (const keeper of keepers) keeper.subject.checksumOff = true
+    for (const keeper of keepers) {
+      keeper.subject.checksumOff = true
+      keeper.status('checksum_mismatch', { verification: 'off', reason })
+    }
     this.log('error', 'Checksum verification switched off: the exchange has changed', { instIds: names, reason })
   }
 

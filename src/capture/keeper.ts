@@ -16,6 +16,7 @@ export interface KeeperState {
   previous: number | null
   checksum: number | null
   mismatchesInRow: number
+  hasChecked: boolean
   fresh: boolean
   crossedUs: number | null
   deepUs: number | null
@@ -53,6 +54,8 @@ export class BookKeeper implements Keeper, HeldBook {
   previous: number | null = null
   checksum: number | null = null
   private mismatchesInRow = 0
+  /** Whether a checksum of this book has been compared on this connection. */
+  hasChecked = false
   private fresh = false
   private crossedUs: number | null = null
   private deepUs: number | null = null
@@ -78,15 +81,9 @@ export class BookKeeper implements Keeper, HeldBook {
     return this.connection.name
   }
 
-  /**
-   * Whether the recipe rather than the book seems to be wrong: not even a fresh image agrees. Where mismatches never
-   * lead to a fresh image, two in a row must do.
-   */
+  /** Whether a checksum of this book has failed twice or more without a right one since. */
   get failing(): boolean {
-    const { onMismatch } = this.connection.config
-    return (
-      this.mismatchesInRow > 0 && (onMismatch === 'warn' ? this.mismatchesInRow >= 2 : this.subject.freshFailures > 0)
-    )
+    return this.mismatchesInRow >= 2
   }
 
   private get isPrimary(): boolean {
@@ -220,6 +217,7 @@ export class BookKeeper implements Keeper, HeldBook {
     if (this.checksum === null || this.subject.checksumOff || !recipe || !this.live) return
     this.changedFrame = this.connection.frame
     const computed = recipe(this)
+    this.hasChecked = true
     if (computed === this.checksum) {
       this.mismatchesInRow = 0
       this.subject.freshFailures = 0
@@ -320,7 +318,8 @@ export class BookKeeper implements Keeper, HeldBook {
 
   /** The keeper as plain data. */
   state(): KeeperState {
-    const { stage, syncedUs, sequence, previous, checksum, mismatchesInRow, fresh, crossedUs, deepUs } = this
+    const { stage, syncedUs, sequence, previous, checksum, mismatchesInRow, hasChecked, fresh, crossedUs, deepUs } =
+      this
     return {
       stage,
       primary: this.isPrimary,
@@ -329,6 +328,7 @@ export class BookKeeper implements Keeper, HeldBook {
       previous,
       checksum,
       mismatchesInRow,
+      hasChecked,
       fresh,
       crossedUs,
       deepUs,

@@ -51,6 +51,12 @@ class BookFrame implements L2Frame {
   exchangeTimeMs: number | null = null
 }
 
+const OPEN = 91
+const CLOSE = 93
+const QUOTE = 34
+const COMMA = 44
+/** What lies between size and number of orders: the dead field. */
+const DEAD = '","0","'
 const HEAD = '{"arg":{"channel":"books","instId":"'
 
 /** Reads the usual form of book frames without building values. Anything else makes `read` false. */
@@ -139,22 +145,34 @@ class BookReader {
     return 0
   }
 
+  /** `[["price","size","0","orders"],…]`, each part ended by the first quote. */
   private levels(rows: string[]): boolean {
     const text = this.text
-    if (this.skip('[]')) return true
-    if (!this.skip('[')) return false
+    let at = this.at
+    if (text.charCodeAt(at) !== OPEN) return false
+    at++
+    if (text.charCodeAt(at) === CLOSE) {
+      this.at = at + 1
+      return true
+    }
     for (;;) {
-      if (!this.skip('["')) return false
-      const size = text.indexOf('","', this.at)
-      const dead = text.indexOf('","', size + 3)
-      const end = text.indexOf('"]', dead + 6)
-      if (size < 0 || dead < 0 || end < 0 || !text.startsWith('0","', dead + 3)) return false
-      const orders = text.slice(dead + 7, end)
-      if (!isCount(orders)) return false
-      rows.push(text.slice(this.at, size), text.slice(size + 3, dead), orders)
-      this.at = end + 2
-      if (this.skip(',')) continue
-      return this.skip(']')
+      if (text.charCodeAt(at) !== OPEN || text.charCodeAt(at + 1) !== QUOTE) return false
+      const price = at + 2
+      const priceEnd = text.indexOf('"', price)
+      const size = priceEnd + 3
+      const sizeEnd = text.indexOf('"', size)
+      if (priceEnd < 0 || sizeEnd < 0 || !text.startsWith('","', priceEnd) || !text.startsWith(DEAD, sizeEnd))
+        return false
+      const orders = sizeEnd + DEAD.length
+      let end = orders
+      for (let code = text.charCodeAt(end); code >= 48 && code <= 57; code = text.charCodeAt(end)) end++
+      if (end === orders || text.charCodeAt(end) !== QUOTE || text.charCodeAt(end + 1) !== CLOSE) return false
+      rows.push(text.slice(price, priceEnd), text.slice(size, sizeEnd), text.slice(orders, end))
+      const after = text.charCodeAt(end + 2)
+      at = end + 3
+      if (after === COMMA) continue
+      this.at = at
+      return after === CLOSE
     }
   }
 
