@@ -73,6 +73,7 @@ class ChannelReader {
     frame.nested = false
     if (this.next() !== 91) return false
     this.at++
+    this.next()
     const channel = this.number()
     if (channel === undefined || this.next() !== 44) return false
     frame.channel = Number(channel)

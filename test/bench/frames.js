@@ -25,7 +25,7 @@ export function bitfinexFrames(count, seed = 1) {
   const asks = Array.from({ length: 240 }, () => place(true)).sort((a, b) => a[1] - b[1])
   const frames = [`[1001,${JSON.stringify([...bids, ...asks])},1,1788829784405]`]
   const ids = [...orders.keys()]
-  for (let sequence = 2; frames.length < count; sequence++) {
+  while (frames.length < count) {
     const kind = random()
     let row
     if (kind < 0.45 && ids.length > 470) {
@@ -48,16 +48,24 @@ export function bitfinexFrames(count, seed = 1) {
 /** OKX `books`: an image of 400 + 400 levels, then updates of about 10 levels with a chain of numbers. */
 export function okxFrames(count, seed = 2) {
   const random = seeded(seed)
-  const level = (isAsk, at, size) => [(62010 + (isAsk ? at + 1 : -at) / 10).toFixed(1), size, '0', size === '0' ? '0' : String(1 + Math.floor(random() * 20))]
+  const level = (isAsk, at, size) => [
+    (62010 + (isAsk ? at + 1 : -at) / 10).toFixed(1),
+    size,
+    '0',
+    size === '0' ? '0' : String(1 + Math.floor(random() * 20))
+  ]
   const size = () => (random() * 300).toFixed(2)
   const side = (isAsk, length, near) => {
-    const places = [...new Set(Array.from({ length }, (_, n) => (near ? Math.min(399, Math.floor(-Math.log(1 - random()) * 30)) : n)))].sort((a, b) => a - b)
+    const places = [
+      ...new Set(Array.from({ length }, (_, n) => (near ? Math.min(399, Math.floor(-Math.log(1 - random()) * 30)) : n)))
+    ].sort((a, b) => a - b)
     return places.map(at => level(isAsk, at, near && random() < 0.15 ? '0' : size()))
   }
   const frame = (action, length, near, previous, sequence) =>
     `{"arg":{"channel":"books","instId":"BTC-USDT-SWAP"},"action":"${action}","data":[{"asks":${JSON.stringify(side(true, length, near))},` +
     `"bids":${JSON.stringify(side(false, length, near))},"ts":"${1783079411709 + sequence}","checksum":0,"seqId":${sequence},"prevSeqId":${previous}}]}`
   const frames = [frame('snapshot', 400, false, -1, 1)]
-  while (frames.length < count) frames.push(frame('update', 1 + Math.floor(random() * 8), true, frames.length, frames.length + 1))
+  while (frames.length < count)
+    frames.push(frame('update', 1 + Math.floor(random() * 8), true, frames.length, frames.length + 1))
   return frames
 }

@@ -19,49 +19,28 @@ const CAPTURES = {
   okx: ['--exchange', 'okx', '--symbol', 'BTC-USDT-SWAP']
 }
 
+const FRAMES_OF = { bitfinex: FRAMES, okx: FRAMES / 2 }
+
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
-/** One playing of the frames into one program; CPU per frame in µs, without its start, and peak memory. */
-async function once(exchange, program, folder) {
-  const frames = exchange === 'okx' ? FRAMES / 2 : FRAMES
+/** Plays frames into one program; its CPU seconds and peak memory when the last one was taken. */
+async function once(exchange, program, folder, frames) {
   const player = start(['test/bench/player.js', exchange, String(frames), String(RATE)])
   const [, port] = await player.line(/port (\d+)/)
-  const url = `ws://127.0.0.1:${port}`
-  const args =
+  const urls = [`ws://127.0.0.1:${port}`, `http://127.0.0.1:${port}`]
+  const capture = [BIN, 'run', ...CAPTURES[exchange], '--ws-url', urls[0], '--rest-url', urls[1]]
+  const subject =
     program === 'floor'
-      ? ['test/bench/floor.js', url, join(folder, 'floor.jsonl')]
-      : [BIN, 'run', ...CAPTURES[exchange], '--vault', join(folder, 'vault'), '--ws-url', url, '--rest-url', `http://127.0.0.1:${port}`,
-          '--log-dir', join(folder, 'logs')]
-  const subject = start(args)
+      ? start(['test/bench/floor.js', urls[0], join(folder, 'floor.jsonl')])
+      : start([...capture, '--vault', join(folder, 'vault'), '--log-dir', join(folder, 'logs')])
   await player.line(/done/)
   await pause(SETTLE_MS)
-  const { cpuSeconds, peakMiB } = usage(subject.child.pid)
+  const used = usage(subject.child.pid)
   subject.child.kill('SIGTERM')
   await subject.end
   player.child.disconnect()
   await player.end
-  return { cpuSeconds, peakMiB, frames }
-}
-
-/** CPU of a program that is started and receives next to nothing: what both are relieved of. */
-async function idle(exchange, program, folder) {
-  const player = start(['test/bench/player.js', exchange, '1', '1000'])
-  const [, port] = await player.line(/port (\d+)/)
-  const url = `ws://127.0.0.1:${port}`
-  const args =
-    program === 'floor'
-      ? ['test/bench/floor.js', url, join(folder, 'floor.jsonl')]
-      : [BIN, 'run', ...CAPTURES[exchange], '--vault', join(folder, 'vault'), '--ws-url', url, '--rest-url', `http://127.0.0.1:${port}`,
-          '--log-dir', join(folder, 'logs')]
-  const subject = start(args)
-  await player.line(/done/)
-  await pause(SETTLE_MS)
-  const { cpuSeconds } = usage(subject.child.pid)
-  subject.child.kill('SIGTERM')
-  await subject.end
-  player.child.disconnect()
-  await player.end
-  return cpuSeconds
+  return used
 }
 
 async function inFolder(work) {
@@ -76,13 +55,16 @@ async function inFolder(work) {
 async function compare(exchange) {
   const rounds = { floor: [], capture: [] }
   const starts = { floor: [], capture: [] }
+  const frames = FRAMES_OF[exchange]
   for (let round = 0; round < ROUNDS; round++) {
     for (const program of round % 2 ? ['floor', 'capture'] : ['capture', 'floor']) {
-      starts[program].push(await inFolder(folder => idle(exchange, program, folder)))
-      rounds[program].push(await inFolder(folder => once(exchange, program, folder)))
+      // A playing of one frame is what starting costs: both programs are relieved of it.
+      starts[program].push((await inFolder(folder => once(exchange, program, folder, 1))).cpuSeconds)
+      rounds[program].push(await inFolder(folder => once(exchange, program, folder, frames)))
     }
   }
-  const us = program => median(rounds[program].map(({ cpuSeconds, frames }, n) => ((cpuSeconds - starts[program][n]) / frames) * 1e6))
+  const us = program =>
+    median(rounds[program].map(({ cpuSeconds }, n) => ((cpuSeconds - starts[program][n]) / frames) * 1e6))
   const peak = program => median(rounds[program].map(r => r.peakMiB))
   const [floor, capture] = [us('floor'), us('capture')]
   const startOf = program => median(starts[program])
@@ -100,10 +82,18 @@ const sizeOf = folder =>
 async function offline() {
   for (const exchange of ['bitfinex', 'okx']) {
     await inFolder(async folder => {
-      await once(exchange, 'capture', folder)
+      await once(exchange, 'capture', folder, FRAMES_OF[exchange])
       const rates = []
       for (let round = 0; round < ROUNDS; round++) {
-        const child = start([BIN, 'rebuild', '--vault', join(folder, 'vault'), '--out', join(folder, `again-${round}`), '--json'])
+        const child = start([
+          BIN,
+          'rebuild',
+          '--vault',
+          join(folder, 'vault'),
+          '--out',
+          join(folder, `again-${round}`),
+          '--json'
+        ])
         const [text] = await child.line(/\{.*\}/)
         await child.end
         const { frames, seconds } = JSON.parse(text)
@@ -142,11 +132,17 @@ function deepBook() {
     times.push(performance.now() - began)
     if (length < 1000) throw new Error('an empty snapshot')
   }
-  console.log(`snapshot, top 400 of 50,000 orders: ${median(times).toFixed(2)} ms (worst of 201: ${Math.max(...times).toFixed(2)} ms)`)
+  console.log(
+    `snapshot, top 400 of 50,000 orders: ${median(times).toFixed(2)} ms (worst of 201: ${Math.max(...times).toFixed(2)} ms)`
+  )
 }
 
-console.log(`${cpus()[0].model}, Node ${process.version}, ${FRAMES} frames (OKX half as many) at ${RATE}/s, medians of ${ROUNDS}`)
-console.log('| frames | floor CPU | l3cap CPU | ratio | floor peak | l3cap peak | ratio | start-up CPU, floor and l3cap |')
+console.log(
+  `${cpus()[0].model}, Node ${process.version}, ${FRAMES} frames (OKX half as many) at ${RATE}/s, medians of ${ROUNDS}`
+)
+console.log(
+  '| frames | floor CPU | l3cap CPU | ratio | floor peak | l3cap peak | ratio | start-up CPU, floor and l3cap |'
+)
 console.log('|---|---|---|---|---|---|---|---|')
 for (const exchange of ['bitfinex', 'okx']) await compare(exchange)
 await offline()

@@ -1,0 +1,50 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { HOUR_US, hourOf, isoMs, parseDuration } from '../../src/core/time.ts'
+
+describe('isoMs', () => {
+  it('says what Date says', () => {
+    const us = fc.integer({ min: 0, max: Date.UTC(2255, 0) * 1000 })
+    fc.assert(
+      fc.property(us, moment => {
+        expect(isoMs(moment)).toBe(new Date(Math.floor(moment / 1000)).toISOString())
+      })
+    )
+  })
+
+  it('goes over the end of a year, and back', () => {
+    const newYear = Date.UTC(2027, 0) * 1000
+    expect(isoMs(newYear - 1)).toBe('2026-12-31T23:59:59.999Z')
+    expect(isoMs(newYear)).toBe('2027-01-01T00:00:00.000Z')
+    expect(isoMs(newYear - 1)).toBe('2026-12-31T23:59:59.999Z')
+    expect(isoMs(newYear - 990_001)).toBe('2026-12-31T23:59:59.009Z')
+    expect(isoMs(newYear + 12_345)).toBe('2027-01-01T00:00:00.012Z')
+    expect(isoMs(Date.UTC(2028, 1, 29, 12) * 1000)).toBe('2028-02-29T12:00:00.000Z')
+  })
+})
+
+it('hours begin on the hour', () => {
+  const hour = Date.UTC(2026, 11, 31, 23) * 1000
+  expect(hourOf(hour + HOUR_US - 1)).toBe(hourOf(hour))
+  expect(hourOf(hour + HOUR_US)).toBe(hourOf(hour) + 1)
+  expect(hourOf(hour) * HOUR_US).toBe(hour)
+})
+
+describe('parseDuration', () => {
+  it.each([
+    ['500ms', 500],
+    ['2s', 2000],
+    ['1.5s', 1500],
+    ['5m', 300_000],
+    ['6h', 21_600_000],
+    ['5d', 432_000_000],
+    [' 2s ', 2000],
+    ['0s', 0]
+  ])('%s', (text, ms) => {
+    expect(parseDuration(text)).toBe(ms)
+  })
+
+  it.each(['', '5', 's', '-1s', '1 s', '1y', '1e3s', '.5s', '5.s', '2s2s', '2S'])('%j is none', text => {
+    expect(parseDuration(text)).toBeUndefined()
+  })
+})
