@@ -227,7 +227,8 @@ describe.skipIf(!hasRecordings).each(RECORDINGS)(`$recording${NEEDS_RECORDINGS}`
   const original = hasRecordings ? recorded.frames(loadFrames(recorded.recording)) : []
   const numbered = recorded.isChained ? original : chained(original)
   const lastUs = numbered.at(-1)?.us ?? 0
-  const frames = [...numbered, ...recorded.tail(numbered).map((text, at) => ({ us: lastUs + at + 1, text }))]
+  const added = hasRecordings ? recorded.tail(numbered) : []
+  const frames = [...numbered, ...added.map((text, at) => ({ us: lastUs + at + 1, text }))]
   const instIds = instIdsOf(dialect, original)
   const kinds = frames.map(({ text }) => dialect.kind(text))
   /** Places of the frames whose loss must show, without the added ones. */
