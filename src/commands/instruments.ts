@@ -5,6 +5,7 @@ import { isoMs } from '../core/time.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { instrumentPath } from '../vault/layout.ts'
 import { storeMetadata } from '../vault/metadata.ts'
+import { collect } from './options.ts'
 import { fetchCatalogue, resolveSymbols } from './symbols.ts'
 
 interface Options {
@@ -18,13 +19,6 @@ interface Options {
 
 /** `l3cap instruments`: fetches and stores metadata, or lists what an exchange offers. */
 export function instrumentsCommand(): Command {
-  const list = (value: string, previous: string[]) => [
-    ...previous,
-    ...value
-      .split(',')
-      .map(s => s.trim())
-      .filter(Boolean)
-  ]
   return new Command('instruments')
     .summary('fetch and store instrument metadata')
     .description(
@@ -32,7 +26,7 @@ export function instrumentsCommand(): Command {
     )
     .option('--exchange <id>', `one of ${Object.keys(EXCHANGES).join(', ')} (default: none, it must be said)`)
     .addOption(
-      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all')
+      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(collect).default([], 'all')
     )
     .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
     .option('--rest-url <url>', "REST address (default: the exchange's)")

@@ -6,6 +6,7 @@ import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
 import { listHours, narrowFilter } from '../vault/layout.ts'
+import { collect } from './options.ts'
 import { type HourReport, type HourTask, rebuildHour } from './rebuild-hour.ts'
 
 interface Options {
@@ -19,13 +20,6 @@ interface Options {
 
 /** `l3cap rebuild`: all derived feeds again, from the frames. */
 export function rebuildCommand(): Command {
-  const list = (value: string, previous: string[]) => [
-    ...previous,
-    ...value
-      .split(',')
-      .map(s => s.trim())
-      .filter(Boolean)
-  ]
   return new Command('rebuild')
     .summary('write all derived feeds again from the frames')
     .description(
@@ -35,10 +29,10 @@ export function rebuildCommand(): Command {
     .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
     .option('--out <dir>', 'directory to write into, without feeds of its own yet (default: none, it must be said)')
     .addOption(
-      new Option('--exchange <id>', 'only these exchanges; repeat or commas').argParser(list).default([], 'all')
+      new Option('--exchange <id>', 'only these exchanges; repeat or commas').argParser(collect).default([], 'all')
     )
     .addOption(
-      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(list).default([], 'all')
+      new Option('--symbol <name>', 'only these instruments; repeat or commas').argParser(collect).default([], 'all')
     )
     .option('--jobs <n>', 'hours rebuilt at a time', String(availableParallelism()))
     .option('--json', 'print the report as JSON', false)

@@ -5,6 +5,7 @@ import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
 import { narrowFilter } from '../vault/layout.ts'
 import { type RepairReport, repairVault } from '../vault/repair.ts'
+import { collect } from './options.ts'
 
 interface Options {
   readonly vault: string
@@ -16,7 +17,6 @@ interface Options {
 
 /** The command, ready to be added to a program. Its action throws `L3capError`: `USAGE`, `VAULT`, `LOCKED`. */
 export function repairCommand(): Command {
-  const list = (value: string, previous: readonly string[]) => [...previous, ...value.split(',').filter(Boolean)]
   return new Command('repair')
     .summary('mend half-written tails in a vault that no process writes')
     .description(
@@ -25,11 +25,11 @@ export function repairCommand(): Command {
     )
     .option('--vault <dir>', 'vault directory (environment: L3CAP_VAULT)', defaultVault())
     .addOption(
-      new Option('--exchange <id>', 'only these exchanges (repeat or commas)').argParser(list).default([], 'all')
+      new Option('--exchange <id>', 'only these exchanges (repeat or commas)').argParser(collect).default([], 'all')
     )
     .addOption(
       new Option('--symbol <name>', 'only these instruments or connections (repeat or commas)')
-        .argParser(list)
+        .argParser(collect)
         .default([], 'all')
     )
     .option('--dry-run', 'say what would be done and change nothing', false)

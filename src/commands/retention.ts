@@ -5,6 +5,7 @@ import { L3capError } from '../core/errors.ts'
 import { parseDuration } from '../core/time.ts'
 import { narrowFilter } from '../vault/layout.ts'
 import { ageMistakes, type RetentionReport, runRetention } from '../vault/retention.ts'
+import { collect } from './options.ts'
 
 interface Options {
   readonly vault: string
@@ -18,7 +19,6 @@ interface Options {
 
 /** The command, ready to be added to a program. Its action throws `L3capError`: `USAGE`, `LOCKED`, `VAULT`. */
 export function retentionCommand(): Command {
-  const list = (value: string, previous: readonly string[]) => [...previous, ...value.split(',').filter(Boolean)]
   return new Command('retention')
     .summary('compress and delete old hours')
     .description(
@@ -27,11 +27,11 @@ export function retentionCommand(): Command {
     )
     .option('--vault <dir>', 'vault directory (environment: L3CAP_VAULT)', defaultVault())
     .addOption(
-      new Option('--exchange <id>', 'only these exchanges (repeat or commas)').argParser(list).default([], 'all')
+      new Option('--exchange <id>', 'only these exchanges (repeat or commas)').argParser(collect).default([], 'all')
     )
     .addOption(
       new Option('--symbol <name>', 'only these instruments or connections (repeat or commas)')
-        .argParser(list)
+        .argParser(collect)
         .default([], 'all')
     )
     .option('--compress-after <duration>', 'compress hours that ended so long ago (at least 10m)', '6h')

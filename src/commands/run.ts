@@ -10,6 +10,7 @@ import { storeMetadata } from '../vault/metadata.ts'
 import { Capture, type Share } from './capture.ts'
 import { openLog } from './log.ts'
 import { Monitor } from './monitor.ts'
+import { collect } from './options.ts'
 import { areListed, fetchCatalogue, resolveSymbols } from './symbols.ts'
 
 const DAY_MS = 86_400_000
@@ -18,13 +19,6 @@ const TIMER_MS_MAX = 2 ** 31 - 1
 
 /** `l3cap run`: captures until it is stopped. Resolves after a clean stop. */
 export function runCommand(): Command {
-  const list = (value: string, previous: string[] | undefined) => [
-    ...(previous ?? []),
-    ...value
-      .split(',')
-      .map(s => s.trim())
-      .filter(Boolean)
-  ]
   const said = (text: string, value: unknown) => `${text} (default: ${String(value)})`
   return new Command('run')
     .summary('capture until stopped')
@@ -34,7 +28,7 @@ export function runCommand(): Command {
       new Option(
         '--symbol <name>',
         "instrument, in the exchange's or any common spelling; repeat or commas (default: from --config)"
-      ).argParser(list)
+      ).argParser(collect)
     )
     .option('--config <file>', 'JSON file with the same settings, for several exchanges (default: none)')
     .option(

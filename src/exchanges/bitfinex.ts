@@ -18,6 +18,7 @@ import type { Instrument, Level } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import { readBitfinexCatalogue, spellBitfinex } from './bitfinex-catalogue.ts'
 import type { Exchange, FrameForm, Host, Keeper, Limits, Session } from './exchange.ts'
+import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
 
 const FLAG_TIMESTAMP = 32_768
@@ -203,8 +204,7 @@ interface SessionState {
   openedUs: number
   /** Since when the exchange is in maintenance, µs. */
   pausedUs: number | null
-  lastFrameUs: number
-  pingUs: number
+  pulse: PulseState
   pings: number
   leaving: boolean
   held: [number, string][]
@@ -215,6 +215,7 @@ interface SessionState {
 class BitfinexSession implements Session {
   private readonly host: Host
   private readonly subscriptions: Subscriptions
+  private readonly pulse: Pulse
   private readonly reader = new ChannelReader()
   private readonly channels = new Map<number, Subscription>()
   private isChannelFrame = false
@@ -224,6 +225,7 @@ class BitfinexSession implements Session {
 
   constructor(host: Host) {
     this.host = host
+    this.pulse = new Pulse(host, LIMITS, () => host.send(JSON.stringify({ event: 'ping', cid: ++this.state_.pings })))
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
@@ -237,8 +239,7 @@ class BitfinexSession implements Session {
       old: 0,
       openedUs: 0,
       pausedUs: null,
-      lastFrameUs: 0,
-      pingUs: 0,
+      pulse: this.pulse.state,
       pings: 0,
       leaving: false,
       held: [],
@@ -248,7 +249,8 @@ class BitfinexSession implements Session {
   }
 
   onOpen(): void {
-    this.state_.lastFrameUs = this.state_.openedUs = this.host.us
+    this.state_.openedUs = this.host.us
+    this.pulse.heard()
     this.host.send(JSON.stringify({ event: 'conf', flags: FLAGS }))
   }
 
@@ -276,7 +278,7 @@ class BitfinexSession implements Session {
   }
 
   apply(): void {
-    this.state_.lastFrameUs = this.host.us
+    this.pulse.heard()
     if (this.isChannelFrame) this.onChannelFrame()
     else if (this.event !== undefined) this.onEvent(this.event)
     else this.onUnread()
@@ -538,17 +540,10 @@ class BitfinexSession implements Session {
 
   onTick(): void {
     const state = this.state_
-    const quietUs = this.host.us - Math.max(state.lastFrameUs, state.pingUs)
     if ((state.flags & FLAGS) !== FLAGS && this.host.us - state.openedUs > LIMITS.ackMsMax * 1000) {
       return this.host.hangup(`no answer to conf within ${LIMITS.ackMsMax} ms`)
     }
-    if (state.pingUs > state.lastFrameUs && quietUs > LIMITS.ackMsMax * 1000) {
-      return this.host.hangup(`no answer to ping within ${LIMITS.ackMsMax} ms`)
-    }
-    if (quietUs > LIMITS.pingMs * 1000) {
-      state.pingUs = this.host.us
-      this.host.send(JSON.stringify({ event: 'ping', cid: ++state.pings }))
-    }
+    if (!this.pulse.tick()) return
     const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
     // Trades have heartbeats of their own, but only the book is worth a resubscription so soon. A maintenance freezes
     // everything: it may last four times as long as a healthy silence.
@@ -571,6 +566,7 @@ class BitfinexSession implements Session {
 
   restore(state: unknown): void {
     this.state_ = structuredClone(state) as SessionState
+    this.pulse.state = this.state_.pulse
     this.subscriptions.list = this.state_.list
     this.indexChannels()
   }

@@ -16,6 +16,7 @@ import type { Instrument, Level, Market } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Session } from './exchange.ts'
 import { readOkxCatalogue } from './okx-catalogue.ts'
+import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
 
 const LIMITS: Limits = {
@@ -206,8 +207,7 @@ interface Chain {
 }
 
 interface SessionState {
-  lastFrameUs: number
-  pingUs: number
+  pulse: PulseState
   requests: number
   asked: Record<string, number>
   chains: Chain[]
@@ -218,6 +218,7 @@ interface SessionState {
 class OkxSession implements Session {
   private readonly host: Host
   private readonly subscriptions: Subscriptions
+  private readonly pulse: Pulse
   private readonly byName = new Map<string, number>()
   private readonly reader = new BookReader(this.byName)
   private isBookFrame = false
@@ -227,6 +228,7 @@ class OkxSession implements Session {
 
   constructor(host: Host) {
     this.host = host
+    this.pulse = new Pulse(host, LIMITS, () => host.send('ping'))
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
@@ -235,8 +237,7 @@ class OkxSession implements Session {
     )
     for (const [index, keeper] of host.keepers.entries()) this.byName.set(keeper.instrument.instId, index)
     this.state_ = {
-      lastFrameUs: 0,
-      pingUs: 0,
+      pulse: this.pulse.state,
       requests: 0,
       asked: {},
       leaving: false,
@@ -246,7 +247,7 @@ class OkxSession implements Session {
   }
 
   onOpen(): void {
-    this.state_.lastFrameUs = this.host.us
+    this.pulse.heard()
     this.subscriptions.start()
   }
 
@@ -268,7 +269,7 @@ class OkxSession implements Session {
   }
 
   apply(): void {
-    this.state_.lastFrameUs = this.host.us
+    this.pulse.heard()
     if (this.isBookFrame) return this.onBook(this.reader.frame)
     const object = asObject(this.value)
     this.value = undefined
@@ -425,15 +426,7 @@ class OkxSession implements Session {
   }
 
   onTick(): void {
-    const state = this.state_
-    const quietUs = this.host.us - Math.max(state.lastFrameUs, state.pingUs)
-    if (state.pingUs > state.lastFrameUs && quietUs > LIMITS.ackMsMax * 1000) {
-      return this.host.hangup(`no answer to ping within ${LIMITS.ackMsMax} ms`)
-    }
-    if (quietUs > LIMITS.pingMs * 1000) {
-      state.pingUs = this.host.us
-      this.host.send('ping')
-    }
+    if (!this.pulse.tick()) return
     const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
     this.subscriptions.tick(s => (s.kind === 'book' ? silenceUs : Number.POSITIVE_INFINITY))
   }
@@ -452,6 +445,7 @@ class OkxSession implements Session {
 
   restore(state: unknown): void {
     this.state_ = structuredClone(state) as SessionState
+    this.pulse.state = this.state_.pulse
     this.subscriptions.list = this.state_.list
   }
 }
