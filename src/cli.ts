@@ -1,27 +1,24 @@
 import { Command, CommanderError } from 'commander'
-import { instrumentsCommand } from './commands/instruments.ts'
-import { rebuildCommand } from './commands/rebuild.ts'
-import { repairCommand } from './commands/repair.ts'
-import { retentionCommand } from './commands/retention.ts'
-import { runCommand } from './commands/run.ts'
-import { simulateCommand } from './commands/simulate.ts'
 import { L3capError, messageOf } from './core/errors.ts'
+
+/** The commands, each loaded only when it is run or when help lists all of them: a capture need not carry the others. */
+const COMMANDS: Record<string, () => Promise<Command>> = {
+  run: async () => (await import('./commands/run.ts')).runCommand(),
+  retention: async () => (await import('./commands/retention.ts')).retentionCommand(),
+  rebuild: async () => (await import('./commands/rebuild.ts')).rebuildCommand(),
+  repair: async () => (await import('./commands/repair.ts')).repairCommand(),
+  instruments: async () => (await import('./commands/instruments.ts')).instrumentsCommand(),
+  simulate: async () => (await import('./commands/simulate.ts')).simulateCommand()
+}
 
 /** Runs the command line and sets the exit code: 0 done, 1 trouble, 2 wrong usage, 3 written by another process. */
 export async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('l3cap')
     .description('Records order books from exchange WebSockets: raw frames, order events, gap-flagged snapshots.')
     .showHelpAfterError('(see --help)')
-  for (const make of [
-    runCommand,
-    retentionCommand,
-    rebuildCommand,
-    repairCommand,
-    instrumentsCommand,
-    simulateCommand
-  ]) {
-    program.addCommand(make())
-  }
+  const wanted = argv[2] ?? ''
+  const makers = Object.hasOwn(COMMANDS, wanted) ? [COMMANDS[wanted]!] : Object.values(COMMANDS)
+  for (const make of makers) program.addCommand(await make())
   for (const each of [program, ...program.commands]) each.exitOverride()
   try {
     await program.parseAsync([...argv])

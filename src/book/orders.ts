@@ -3,8 +3,8 @@ import { Ladder } from './ladder.ts'
 
 /** One resting order: text as sent. Orders of a price are linked in the order of their arrival. */
 export interface Order {
-  readonly id: string
-  readonly isAsk: boolean
+  id: string
+  isAsk: boolean
   size: string
   level: PriceLevel
   before: Order | null
@@ -13,13 +13,15 @@ export interface Order {
 
 /** All orders of one price. */
 export interface PriceLevel {
-  readonly key: number
-  readonly price: string
+  key: number
+  price: string
   readonly sum: Sum
   count: number
   first: Order | null
   last: Order | null
 }
+
+const SPARE_MAX = 1000
 
 /** What `OrderBook.state` gives: orders best first, `[id, price, size]`. */
 export interface OrderBookState {
@@ -41,6 +43,9 @@ export class OrderBook {
   private readonly orders = new Map<string, Order>()
   private readonly bids = new Side()
   private readonly asks = new Side()
+  // Orders live for moments only: what is removed is used again, as garbage that outlives a moment is dear.
+  private readonly spareOrders: Order[] = []
+  private readonly spareLevels: PriceLevel[] = []
 
   /** Number of orders held. */
   get size(): number {
@@ -71,10 +76,10 @@ export class OrderBook {
     let level: PriceLevel
     if (place >= 0) level = side.ladder.rungs[place]!
     else {
-      level = { key, price, sum: new Sum(), count: 0, first: null, last: null }
+      level = this.makeLevel(key, price)
       side.ladder.insert(-place - 1, level)
     }
-    const order: Order = { id, isAsk, size, level, before: level.last, after: null }
+    const order = this.makeOrder(id, isAsk, size, level)
     if (level.last === null) level.first = order
     else level.last.after = order
     level.last = order
@@ -85,6 +90,27 @@ export class OrderBook {
     side.total.addRead()
     this.orders.set(id, order)
     return old !== undefined
+  }
+
+  private makeLevel(key: number, price: string): PriceLevel {
+    const level = this.spareLevels.pop()
+    if (level === undefined) return { key, price, sum: new Sum(), count: 0, first: null, last: null }
+    level.key = key
+    level.price = price
+    level.sum.clear()
+    return level
+  }
+
+  private makeOrder(id: string, isAsk: boolean, size: string, level: PriceLevel): Order {
+    const order = this.spareOrders.pop()
+    if (order === undefined) return { id, isAsk, size, level, before: level.last, after: null }
+    order.id = id
+    order.isAsk = isAsk
+    order.size = size
+    order.level = level
+    order.before = level.last
+    order.after = null
+    return order
   }
 
   /** Sets the size of an order that is in the book; its place in the queue stays. */
@@ -99,7 +125,7 @@ export class OrderBook {
     order.size = size
   }
 
-  /** Removes an order and gives it back; undefined when the id is unknown. */
+  /** Removes an order and gives it back, good until the next `set`; undefined when the id is unknown. */
   remove(id: string): Order | undefined {
     const order = this.orders.get(id)
     if (order !== undefined) {
@@ -120,7 +146,12 @@ export class OrderBook {
     readDecimal(order.size)
     side.total.subtractRead()
     if (--level.count > 0) level.sum.subtractRead()
-    else side.ladder.remove(side.ladder.find(level.key))
+    else {
+      side.ladder.remove(side.ladder.find(level.key))
+      level.first = level.last = null
+      if (this.spareLevels.length < SPARE_MAX) this.spareLevels.push(level)
+    }
+    if (this.spareOrders.length < SPARE_MAX) this.spareOrders.push(order)
   }
 
   /** Empties the book. */
@@ -129,7 +160,7 @@ export class OrderBook {
     for (const side of [this.bids, this.asks]) {
       side.ladder.clear()
       side.count = 0
-      side.total.whole = side.total.nano = side.total.atto = 0
+      side.total.clear()
     }
   }
 

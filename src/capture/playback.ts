@@ -16,27 +16,44 @@ export interface FrameLine {
   readonly rest: number
 }
 
-const HEAD = '{"recv_us":'
+const US = '{"recv_us":'
+const CONN = ',"conn":"'
+const FRAME = '","frame":'
+const DIR = ',"dir":"'
+const IN = 'in"'
+let recentConn = ''
+let digitsEnd = 0
+
+/** The unsigned integer at a place; where it ends is in `digitsEnd`, its own start when there is none. */
+function integerAt(text: string, start: number): number {
+  let value = 0
+  let at = start
+  for (let code = text.charCodeAt(at); code >= 48 && code <= 57; code = text.charCodeAt(++at))
+    value = value * 10 + code - 48
+  digitsEnd = at
+  return value
+}
 
 /** Cuts a line of the frames feed; undefined when it is none. */
 export function readFrameLine(text: string): FrameLine | undefined {
-  if (!text.startsWith(HEAD)) return undefined
-  const usEnd = text.indexOf(',"conn":"', HEAD.length)
-  const connEnd = text.indexOf('","frame":', usEnd + 9)
-  const frameEnd = text.indexOf(',"dir":"', connEnd + 10)
-  const dirEnd = text.indexOf('"', frameEnd + 8)
-  if (usEnd < 0 || connEnd < 0 || frameEnd < 0 || dirEnd < 0) return undefined
-  const us = Number(text.slice(HEAD.length, usEnd))
-  const frame = Number(text.slice(connEnd + 10, frameEnd))
-  if (!Number.isSafeInteger(us) || !Number.isSafeInteger(frame)) return undefined
-  return {
-    us,
-    conn: text.slice(usEnd + 9, connEnd),
-    frame,
-    dir: text.slice(frameEnd + 8, dirEnd),
-    text,
-    rest: dirEnd + 1
+  if (!text.startsWith(US)) return undefined
+  const us = integerAt(text, US.length)
+  const conn = digitsEnd + CONN.length
+  if (!text.startsWith(CONN, digitsEnd)) return undefined
+  let connEnd = conn + recentConn.length
+  // Lines come in long rows of one connection, whose name need not be cut out each time.
+  if (!text.startsWith(recentConn, conn) || !text.startsWith(FRAME, connEnd)) {
+    connEnd = text.indexOf(FRAME, conn)
+    if (connEnd < 0) return undefined
+    recentConn = text.slice(conn, connEnd)
   }
+  const frame = integerAt(text, connEnd + FRAME.length)
+  const dir = digitsEnd + DIR.length
+  if (!text.startsWith(DIR, digitsEnd) || !Number.isSafeInteger(us) || !Number.isSafeInteger(frame)) return undefined
+  if (text.startsWith(IN, dir)) return { us, conn: recentConn, frame, dir: 'in', text, rest: dir + IN.length }
+  const dirEnd = text.indexOf('"', dir)
+  if (dirEnd < 0) return undefined
+  return { us, conn: recentConn, frame, dir: text.slice(dir, dirEnd), text, rest: dirEnd + 1 }
 }
 
 const NOBODY: Requests = {

@@ -131,6 +131,38 @@ function unusualKey(text: string): number {
   return digits.length > 15 || !Number.isFinite(key) ? Number.NaN : key
 }
 
+/** The value that `scanDecimal` found last: exact in order and in being zero, the nearest double in size. */
+export let scanned = 0
+
+/**
+ * Reads a plain decimal (`0.5`, `43250.5`) inside a longer text, without cutting it out. Gives where it ends, or -1 when
+ * there is none or when it has more digits than the fast way can tell apart.
+ */
+export function scanDecimal(text: string, start: number): number {
+  let at = start
+  let value = 0
+  let code = text.charCodeAt(at)
+  while (code >= 48 && code <= 57) {
+    value = value * 10 + (code - 48)
+    code = text.charCodeAt(++at)
+  }
+  const front = at - start
+  if (front === 0 || front > WHOLE_DIGITS_MAX) return -1
+  if (code === 46) {
+    const point = ++at
+    code = text.charCodeAt(at)
+    while (code >= 48 && code <= 57) {
+      value = value * 10 + (code - 48)
+      code = text.charCodeAt(++at)
+    }
+    const scale = at - point
+    if (scale === 0 || front + scale > 15) return -1
+    value /= POWERS[scale]!
+  }
+  scanned = value
+  return at
+}
+
 /** A running exact sum of decimals. Never negative as long as only what was added is taken away. */
 export class Sum {
   whole = 0
@@ -151,6 +183,11 @@ export class Sum {
     this.nano -= nano
     this.atto -= atto
     this.carry()
+  }
+
+  /** Back to zero. */
+  clear(): void {
+    this.whole = this.nano = this.atto = 0
   }
 
   private carry(): void {

@@ -11,7 +11,7 @@
  *  5. Renewing: unsubscribe, wait for the acknowledgement, subscribe.
  */
 import crc32 from 'crc-32'
-import { isDecimal, isZero, priceKey } from '../core/decimal.ts'
+import { isDecimal, isZero, priceKey, scanDecimal, scanned } from '../core/decimal.ts'
 import type { Instrument, Level, Market } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Session } from './exchange.ts'
@@ -35,15 +35,19 @@ const CHECKSUM_ROWS = 25
 /** Too many requests, and a login trouble of the exchange's own: worth another try. Everything else is final. */
 const LATER = new Set(['60014', '63999'])
 
-/** A book frame after reading. `rows` holds price, size, orders of each level, bids first. Reused for every frame. */
+/** The levels of one side: price, size, orders of each in `cells`; the key of its price; whether its size is zero. */
+class SideRows {
+  readonly cells: string[] = []
+  readonly keys: number[] = []
+  readonly zeros: boolean[] = []
+}
+
+/** A book frame after reading. Reused for every frame. */
 class BookFrame implements L2Frame {
   instId = ''
   isSnapshot = false
-  readonly rows: string[] = []
-  /** Of each level: the key of its price, and whether its size is zero. */
-  readonly keys: number[] = []
-  readonly zeros: boolean[] = []
-  bidCells = 0
+  readonly bidRows = new SideRows()
+  readonly askRows = new SideRows()
   bids = '[]'
   asks = '[]'
   sequence: number | null = null
@@ -65,7 +69,6 @@ class BookReader {
   readonly frame = new BookFrame()
   private text = ''
   private at = 0
-  private readonly askRows: string[] = []
   private readonly known: ReadonlyMap<string, number>
 
   constructor(known: ReadonlyMap<string, number>) {
@@ -83,7 +86,6 @@ class BookReader {
     if (this.skip('"},"action":"snapshot","data":[{')) frame.isSnapshot = true
     else if (this.skip('"},"action":"update","data":[{')) frame.isSnapshot = false
     else return false
-    frame.rows.length = this.askRows.length = 0
     frame.sequence = frame.previous = frame.checksum = frame.exchangeTimeMs = null
     let seen = 0
     for (;;) {
@@ -94,9 +96,7 @@ class BookReader {
       if (!this.skip('}]}') || this.at !== text.length) return false
       break
     }
-    frame.bidCells = frame.rows.length
-    for (const cell of this.askRows) frame.rows.push(cell)
-    return (seen & 7) === 7 && (frame.sequence === null) === (frame.previous === null) && validRows(frame)
+    return (seen & 7) === 7 && (frame.sequence === null) === (frame.previous === null)
   }
 
   private skip(expected: string): boolean {
@@ -110,12 +110,12 @@ class BookReader {
     const frame = this.frame
     const start = this.at
     if (this.skip('"asks":')) {
-      if (!this.levels(this.askRows)) return 0
+      if (!this.levels(frame.askRows)) return 0
       frame.asks = this.text.slice(start + 7, this.at)
       return 1
     }
     if (this.skip('"bids":')) {
-      if (!this.levels(frame.rows)) return 0
+      if (!this.levels(frame.bidRows)) return 0
       frame.bids = this.text.slice(start + 7, this.at)
       return 2
     }
@@ -147,7 +147,8 @@ class BookReader {
   }
 
   /** `[["price","size","0","orders"],…]`, each part ended by the first quote. */
-  private levels(rows: string[]): boolean {
+  private levels(side: SideRows): boolean {
+    side.cells.length = side.keys.length = side.zeros.length = 0
     const text = this.text
     let at = this.at
     if (text.charCodeAt(at) !== OPEN) return false
@@ -159,16 +160,18 @@ class BookReader {
     for (;;) {
       if (text.charCodeAt(at) !== OPEN || text.charCodeAt(at + 1) !== QUOTE) return false
       const price = at + 2
-      const priceEnd = text.indexOf('"', price)
+      const priceEnd = scanDecimal(text, price)
+      if (priceEnd < 0 || !text.startsWith('","', priceEnd)) return false
+      side.keys.push(scanned)
       const size = priceEnd + 3
-      const sizeEnd = text.indexOf('"', size)
-      if (priceEnd < 0 || sizeEnd < 0 || !text.startsWith('","', priceEnd) || !text.startsWith(DEAD, sizeEnd))
-        return false
+      const sizeEnd = scanDecimal(text, size)
+      if (sizeEnd < 0 || !text.startsWith(DEAD, sizeEnd)) return false
+      side.zeros.push(scanned === 0)
       const orders = sizeEnd + DEAD.length
       let end = orders
       for (let code = text.charCodeAt(end); code >= 48 && code <= 57; code = text.charCodeAt(end)) end++
       if (end === orders || text.charCodeAt(end) !== QUOTE || text.charCodeAt(end + 1) !== CLOSE) return false
-      rows.push(text.slice(price, priceEnd), text.slice(size, sizeEnd), text.slice(orders, end))
+      side.cells.push(text.slice(price, priceEnd), text.slice(size, sizeEnd), text.slice(orders, end))
       const after = text.charCodeAt(end + 2)
       at = end + 3
       if (after === COMMA) continue
@@ -463,61 +466,57 @@ function fillFrame(
   data: Record<string, unknown> | undefined
 ): boolean {
   if (data === undefined || (action !== 'snapshot' && action !== 'update')) return false
-  const sides: string[] = []
-  frame.rows.length = 0
-  for (const side of [data.bids, data.asks]) {
-    if (!Array.isArray(side)) return false
-    const levels: string[][] = []
-    for (const level of side) {
-      if (!Array.isArray(level) || level.length < 4) return false
-      const [price, size, , orders] = level
-      if (typeof price !== 'string' || typeof size !== 'string' || typeof orders !== 'string' || !isCount(orders))
-        return false
-      frame.rows.push(price, size, orders)
-      levels.push([price, size, '0', orders])
-    }
-    if (sides.push(JSON.stringify(levels)) === 1) frame.bidCells = frame.rows.length
-  }
+  const bids = fillSide(frame.bidRows, data.bids)
+  const asks = fillSide(frame.askRows, data.asks)
   const sequence = safeInteger(data.seqId)
   const previous = safeInteger(data.prevSeqId)
   const checksum = safeInteger(data.checksum)
+  if (bids === undefined || asks === undefined) return false
   if (sequence === undefined || previous === undefined || checksum === undefined) return false
   if ((sequence === null) !== (previous === null)) return false
   frame.instId = instId
   frame.isSnapshot = action === 'snapshot'
-  frame.bids = sides[0]!
-  frame.asks = sides[1]!
+  frame.bids = bids
+  frame.asks = asks
   frame.sequence = sequence
   frame.previous = previous
   frame.checksum = checksum === 0 ? null : checksum
   frame.exchangeTimeMs = typeof data.ts === 'string' && isCount(data.ts) ? Number(data.ts) : null
-  return validRows(frame)
-}
-
-/** Checks the number text of all levels, so that a frame is applied whole or not at all, and notes what it found. */
-function validRows(frame: BookFrame): boolean {
-  const { rows, keys, zeros } = frame
-  const count = rows.length / 3
-  for (let level = 0; level < count; level++) {
-    const key = priceKey(rows[level * 3]!)
-    const size = rows[level * 3 + 1]!
-    if (Number.isNaN(key) || !isDecimal(rows[level * 3]!) || !isDecimal(size)) return false
-    keys[level] = key
-    zeros[level] = isZero(size)
-  }
   return true
 }
 
-/** Step 3. */
-function putRows(keeper: Keeper, frame: BookFrame): void {
-  const { rows, keys, zeros, bidCells } = frame
-  const count = rows.length / 3
-  for (let level = 0; level < count; level++) {
-    const at = level * 3
-    const isAsk = at >= bidCells
-    if (zeros[level]) keeper.levels.remove(isAsk, keys[level]!)
-    else keeper.levels.set(isAsk, keys[level]!, rows[at]!, rows[at + 1]!, rows[at + 2]!)
+/** Fills a side from a parsed list of levels; its JSON text with four parts a level, undefined when it is no such list. */
+function fillSide(side: SideRows, list: unknown): string | undefined {
+  if (!Array.isArray(list)) return undefined
+  side.cells.length = side.keys.length = side.zeros.length = 0
+  const levels: string[][] = []
+  for (const level of list) {
+    if (!Array.isArray(level) || level.length < 4) return undefined
+    const [price, size, , orders] = level
+    if (typeof price !== 'string' || typeof size !== 'string' || typeof orders !== 'string') return undefined
+    const key = priceKey(price)
+    if (Number.isNaN(key) || !isDecimal(price) || !isDecimal(size) || !isCount(orders)) return undefined
+    side.cells.push(price, size, orders)
+    side.keys.push(key)
+    side.zeros.push(isZero(size))
+    levels.push([price, size, '0', orders])
   }
+  return JSON.stringify(levels)
+}
+
+/** Step 3. */
+function putSide(keeper: Keeper, isAsk: boolean, side: SideRows): void {
+  const { cells, keys, zeros } = side
+  for (let level = 0; level < keys.length; level++) {
+    const at = level * 3
+    if (zeros[level]) keeper.levels.remove(isAsk, keys[level]!)
+    else keeper.levels.set(isAsk, keys[level]!, cells[at]!, cells[at + 1]!, cells[at + 2]!)
+  }
+}
+
+function putRows(keeper: Keeper, frame: BookFrame): void {
+  putSide(keeper, false, frame.bidRows)
+  putSide(keeper, true, frame.askRows)
 }
 
 /** Step 4: `price:size` of bid and ask in turn, text as sent, missing rows left out; signed. */
