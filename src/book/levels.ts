@@ -37,6 +37,12 @@ export class LevelBook {
     }
   }
 
+  /** The level of a price, to be changed in place; undefined when there is none. */
+  get(isAsk: boolean, priceKey: number): Level2 | undefined {
+    const side = isAsk ? this.asks : this.bids
+    return side.rungs[side.find(isAsk ? -priceKey : priceKey)]
+  }
+
   /** Removes a level; false when there is none at the price. */
   remove(isAsk: boolean, priceKey: number): boolean {
     const side = isAsk ? this.asks : this.bids

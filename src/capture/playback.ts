@@ -10,17 +10,18 @@ export interface FrameLine {
   readonly conn: string
   readonly frame: number
   readonly dir: string
-  /** The whole line. */
+  /** The frame of an `in` line that stands as `msg`. */
+  msg: string | undefined
+  /** The whole line; empty where `msg` says it all. */
   readonly text: string
-  /** Where the part behind `"dir":"…"` starts. */
-  readonly rest: number
 }
 
 const US = '{"recv_us":'
 const CONN = ',"conn":"'
 const FRAME = '","frame":'
 const DIR = ',"dir":"'
-const IN = 'in"'
+const IN_MSG = 'in","msg":'
+const HEAD_BYTES = 256
 let recentConn = ''
 let digitsEnd = 0
 
@@ -50,10 +51,26 @@ export function readFrameLine(text: string): FrameLine | undefined {
   const frame = integerAt(text, connEnd + FRAME.length)
   const dir = digitsEnd + DIR.length
   if (!text.startsWith(DIR, digitsEnd) || !Number.isSafeInteger(us) || !Number.isSafeInteger(frame)) return undefined
-  if (text.startsWith(IN, dir)) return { us, conn: recentConn, frame, dir: 'in', text, rest: dir + IN.length }
+  if (text.startsWith(IN_MSG, dir)) {
+    return { us, conn: recentConn, frame, dir: 'in', msg: text.slice(dir + IN_MSG.length, -1), text: '' }
+  }
   const dirEnd = text.indexOf('"', dir)
   if (dirEnd < 0) return undefined
-  return { us, conn: recentConn, frame, dir: text.slice(dir, dirEnd), text, rest: dirEnd + 1 }
+  return { us, conn: recentConn, frame, dir: text.slice(dir, dirEnd), msg: undefined, text }
+}
+
+/**
+ * The same of a line's bytes, from `start` to its line end at `end`. The frame becomes a text of its own: reading through
+ * a window into a longer text would cost more, and would keep the longer one alive.
+ */
+export function readFrameBytes(bytes: Buffer, start: number, end: number): FrameLine | undefined {
+  const head = bytes.toString('latin1', start, Math.min(start + HEAD_BYTES, end))
+  const dir = head.indexOf(DIR)
+  if (!head.startsWith(IN_MSG, dir + DIR.length)) return readFrameLine(bytes.toString('utf8', start, end))
+  const line = readFrameLine(head)
+  if (line === undefined) return undefined
+  line.msg = bytes.toString('utf8', start + dir + DIR.length + IN_MSG.length, end - 1)
+  return line
 }
 
 const NOBODY: Requests = {
@@ -108,9 +125,9 @@ export class Playback {
   }
 
   private playFrame(engine: Engine, line: FrameLine): void {
-    const { us, conn, frame, text, rest } = line
-    if (text.startsWith(',"msg":', rest)) {
-      engine.read(conn, text.slice(rest + 7, -1))
+    const { us, conn, frame, msg } = line
+    if (msg !== undefined) {
+      engine.read(conn, msg)
       engine.apply(us, conn, frame)
       return
     }

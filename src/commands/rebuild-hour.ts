@@ -1,4 +1,4 @@
-import { type FrameLine, Playback, readFrameLine } from '../capture/playback.ts'
+import { type FrameLine, Playback, readFrameBytes } from '../capture/playback.ts'
 import { L3capError } from '../core/errors.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { folderName } from '../vault/layout.ts'
@@ -42,18 +42,17 @@ class Source {
   advance(): boolean {
     const end = this.chunk.indexOf(NEWLINE, this.at)
     if (end < 0) return false
-    let bytes = this.chunk.subarray(this.at, end)
+    let line: FrameLine | undefined
     if (this.rest.length > 0) {
-      bytes = Buffer.concat([...this.rest, bytes])
+      const whole = Buffer.concat([...this.rest, this.chunk.subarray(this.at, end)])
       this.rest.length = 0
+      line = readFrameBytes(whole, 0, whole.length)
+    } else line = readFrameBytes(this.chunk, this.at, end)
+    if (line === undefined) {
+      const start = this.chunk.toString('utf8', this.at, Math.min(end, this.at + 100))
+      throw new L3capError('VAULT_DAMAGED', `${this.paths[this.next - 1]}: no line of the frames feed: ${start}`)
     }
     this.at = end + 1
-    const line = readFrameLine(bytes.toString())
-    if (line === undefined)
-      throw new L3capError(
-        'VAULT_DAMAGED',
-        `${this.paths[this.next - 1]}: no line of the frames feed: ${bytes.toString().slice(0, 100)}`
-      )
     this.head = line
     return true
   }

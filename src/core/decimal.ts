@@ -147,7 +147,8 @@ export function scanDecimal(text: string, start: number): number {
     code = text.charCodeAt(++at)
   }
   const front = at - start
-  if (front === 0 || front > WHOLE_DIGITS_MAX) return -1
+  // Without leading zeros, texts of one value and one length are one text.
+  if (front === 0 || front > WHOLE_DIGITS_MAX || (front > 1 && text.charCodeAt(start) === 48)) return -1
   if (code === 46) {
     const point = ++at
     code = text.charCodeAt(at)

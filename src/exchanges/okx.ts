@@ -11,6 +11,7 @@
  *  5. Renewing: unsubscribe, wait for the acknowledgement, subscribe.
  */
 import crc32 from 'crc-32'
+import type { LevelBook } from '../book/levels.ts'
 import { isDecimal, isZero, priceKey, scanDecimal, scanned } from '../core/decimal.ts'
 import type { Instrument, Level, Market } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
@@ -35,9 +36,13 @@ const CHECKSUM_ROWS = 25
 /** Too many requests, and a login trouble of the exchange's own: worth another try. Everything else is final. */
 const LATER = new Set(['60014', '63999'])
 
-/** The levels of one side: price, size, orders of each in `cells`; the key of its price; whether its size is zero. */
+/**
+ * The levels of one side, as places in `text`: where price, size and orders of each begin and end, in `places`; the key
+ * of its price; whether its size is zero.
+ */
 class SideRows {
-  readonly cells: string[] = []
+  text = ''
+  readonly places: number[] = []
   readonly keys: number[] = []
   readonly zeros: boolean[] = []
 }
@@ -148,8 +153,9 @@ class BookReader {
 
   /** `[["price","size","0","orders"],…]`, each part ended by the first quote. */
   private levels(side: SideRows): boolean {
-    side.cells.length = side.keys.length = side.zeros.length = 0
     const text = this.text
+    side.text = text
+    side.places.length = side.keys.length = side.zeros.length = 0
     let at = this.at
     if (text.charCodeAt(at) !== OPEN) return false
     at++
@@ -171,7 +177,7 @@ class BookReader {
       let end = orders
       for (let code = text.charCodeAt(end); code >= 48 && code <= 57; code = text.charCodeAt(end)) end++
       if (end === orders || text.charCodeAt(end) !== QUOTE || text.charCodeAt(end + 1) !== CLOSE) return false
-      side.cells.push(text.slice(price, priceEnd), text.slice(size, sizeEnd), text.slice(orders, end))
+      side.places.push(price, priceEnd, size, sizeEnd, orders, end)
       const after = text.charCodeAt(end + 2)
       at = end + 3
       if (after === COMMA) continue
@@ -488,7 +494,8 @@ function fillFrame(
 /** Fills a side from a parsed list of levels; its JSON text with four parts a level, undefined when it is no such list. */
 function fillSide(side: SideRows, list: unknown): string | undefined {
   if (!Array.isArray(list)) return undefined
-  side.cells.length = side.keys.length = side.zeros.length = 0
+  side.text = ''
+  side.places.length = side.keys.length = side.zeros.length = 0
   const levels: string[][] = []
   for (const level of list) {
     if (!Array.isArray(level) || level.length < 4) return undefined
@@ -496,7 +503,10 @@ function fillSide(side: SideRows, list: unknown): string | undefined {
     if (typeof price !== 'string' || typeof size !== 'string' || typeof orders !== 'string') return undefined
     const key = priceKey(price)
     if (Number.isNaN(key) || !isDecimal(price) || !isDecimal(size) || !isCount(orders)) return undefined
-    side.cells.push(price, size, orders)
+    for (const part of [price, size, orders]) {
+      side.places.push(side.text.length, side.text.length + part.length)
+      side.text += part
+    }
     side.keys.push(key)
     side.zeros.push(isZero(size))
     levels.push([price, size, '0', orders])
@@ -504,19 +514,32 @@ function fillSide(side: SideRows, list: unknown): string | undefined {
   return JSON.stringify(levels)
 }
 
-/** Step 3. */
-function putSide(keeper: Keeper, isAsk: boolean, side: SideRows): void {
-  const { cells, keys, zeros } = side
-  for (let level = 0; level < keys.length; level++) {
-    const at = level * 3
-    if (zeros[level]) keeper.levels.remove(isAsk, keys[level]!)
-    else keeper.levels.set(isAsk, keys[level]!, cells[at]!, cells[at + 1]!, cells[at + 2]!)
+/** Step 3. Text is cut out of the frame only where the book does not hold it yet. */
+function putSide(levels: LevelBook, isAsk: boolean, side: SideRows): void {
+  const { text, places, keys, zeros } = side
+  for (let n = 0; n < keys.length; n++) {
+    const key = keys[n]!
+    if (zeros[n]) {
+      levels.remove(isAsk, key)
+      continue
+    }
+    const at = n * 6
+    const size = text.slice(places[at + 2]!, places[at + 3]!)
+    const orders = text.slice(places[at + 4]!, places[at + 5]!)
+    const known = levels.get(isAsk, key)
+    const length = places[at + 1]! - places[at]!
+    if (known === undefined) levels.set(isAsk, key, text.slice(places[at]!, places[at + 1]!), size, orders)
+    else {
+      if (known.price.length !== length) known.price = text.slice(places[at]!, places[at + 1]!)
+      known.size = size
+      known.orders = orders
+    }
   }
 }
 
 function putRows(keeper: Keeper, frame: BookFrame): void {
-  putSide(keeper, false, frame.bidRows)
-  putSide(keeper, true, frame.askRows)
+  putSide(keeper.levels, false, frame.bidRows)
+  putSide(keeper.levels, true, frame.askRows)
 }
 
 /** Step 4: `price:size` of bid and ask in turn, text as sent, missing rows left out; signed. */
