@@ -5,6 +5,8 @@ import roll from 'pino-roll'
 /** A logger and how to end it. */
 export interface Log {
   readonly logger: Logger
+  /** Called before each line that goes to standard output; the panel on a terminal makes room for it. */
+  beforeLine: () => void
   end(): void
 }
 
@@ -51,10 +53,15 @@ export async function openLog(level: string, directory: string, quietTerminal: b
   const out = terminal
     ? (await import('pino-pretty')).default({ sync: true, translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid,hostname' })
     : process.stdout
+  const writeLine = (line: string) => {
+    log.beforeLine()
+    out.write(line)
+  }
   const streams = multistream([
-    { level: terminal && quietTerminal ? 'warn' : 'trace', stream: out },
+    { level: terminal && quietTerminal ? 'warn' : 'trace', stream: { write: line => writeLine(line) } },
     { level: 'trace', stream: file }
   ])
   const logger = pino({ level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, streams)
-  return { logger, end: () => file.flushSync() }
+  const log: Log = { logger, beforeLine: () => undefined, end: () => file.flushSync() }
+  return log
 }

@@ -92,6 +92,11 @@ export class Monitor {
     return this.capture.lines.flatMap(line => line.subjects.map(subject => this.read(line, subject)))
   }
 
+  /** A log line comes: the next panel stands below it. */
+  makeRoom(): void {
+    this.drawn = 0
+  }
+
   /** One line per instrument, drawn over the last ones. */
   private draw(): void {
     const rows = this.readings().map(r => {

@@ -116,6 +116,7 @@ async function capture(config: RunConfig): Promise<void> {
   }
   const refresh = setInterval(() => void refreshMetadata(config, found, stopped.signal, log.logger), DAY_MS)
   const monitor = new Monitor(capturing, config, log.logger)
+  log.beforeLine = () => monitor.makeRoom()
   monitor.start()
   const why = await reason
   log.logger.info({ reason: why }, 'Stopping')
