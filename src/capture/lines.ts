@@ -1,6 +1,6 @@
 import { middle } from '../core/decimal.ts'
 import type { Instrument } from '../core/instrument.ts'
-import { isoMs } from '../core/time.ts'
+import { isoMs, usText } from '../core/time.ts'
 import type { L2Frame, Trade } from '../exchanges/exchange.ts'
 
 /** The events that concern one order. */
@@ -46,7 +46,7 @@ export class LineMaker {
   private common(us: number): string {
     if (us !== this.headUs) {
       this.headUs = us
-      this.head = `{"timestamp_utc":"${isoMs(us)}","recv_us":${us}`
+      this.head = `{"timestamp_utc":"${isoMs(us)}","recv_us":${usText(us)}`
     }
     return this.head
   }

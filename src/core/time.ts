@@ -24,6 +24,27 @@ export function isoMs(us: number): string {
   return `${recentPrefix}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`
 }
 
+let textUs = -1
+let text = ''
+let textSecond = -1
+let secondText = ''
+
+/**
+ * The decimal text of a moment in µs. What `String` would give, but numbers of 16 digits take it long, and the same one
+ * is written to several lines.
+ */
+export function usText(us: number): string {
+  if (us === textUs) return text
+  const second = Math.floor(us / 1_000_000)
+  if (second !== textSecond) {
+    textSecond = second
+    secondText = String(second)
+  }
+  textUs = us
+  text = second > 0 ? secondText + String(us - second * 1_000_000 + 1_000_000).slice(1) : String(us)
+  return text
+}
+
 /** The number of the hour since the epoch. */
 export function hourOf(us: number): number {
   return Math.floor(us / HOUR_US)

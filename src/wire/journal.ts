@@ -3,7 +3,7 @@ import type { Requests } from '../capture/connection.ts'
 import { type CloseCause, type Engine, type OpenDetail, STATE_VERSION, type StateDetail } from '../capture/engine.ts'
 import type { EngineConfig, FrameStream } from '../capture/subject.ts'
 import type { Level } from '../core/instrument.ts'
-import { HOUR_US, hourOf } from '../core/time.ts'
+import { HOUR_US, hourOf, usText } from '../core/time.ts'
 import type { Exchange } from '../exchanges/exchange.ts'
 
 const LONG_FRAME = 256
@@ -70,11 +70,11 @@ export class Journal implements Requests {
   }
 
   private write(open: Open, us: number, frame: number, rest: string): void {
-    open.stream?.append(us, `{"recv_us":${us}${open.head}${frame},"dir":${rest}\n`)
+    open.stream?.append(us, `{"recv_us":${usText(us)}${open.head}${frame},"dir":${rest}\n`)
   }
 
   private writeFrame(open: Open, us: number, frame: number, text: string): void {
-    const before = `{"recv_us":${us}${open.head}${frame},"dir":"in","msg":`
+    const before = `{"recv_us":${usText(us)}${open.head}${frame},"dir":"in","msg":`
     // Putting a line together costs less than writing it in parts, as long as it is short.
     if (text.length < LONG_FRAME) open.stream?.append(us, `${before}${text}}\n`)
     else open.stream?.appendAround(us, before, text, '}\n')

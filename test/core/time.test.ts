@@ -1,6 +1,23 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { HOUR_US, hourOf, isoMs, parseDuration } from '../../src/core/time.ts'
+import { HOUR_US, hourOf, isoMs, parseDuration, usText } from '../../src/core/time.ts'
+
+describe('usText', () => {
+  it('says what String says', () => {
+    const us = fc.integer({ min: 0, max: Date.UTC(2255, 0) * 1000 })
+    fc.assert(
+      fc.property(us, moment => {
+        expect(usText(moment)).toBe(String(moment))
+      })
+    )
+    expect([usText(0), usText(999_999), usText(1_000_000), usText(1_795_215_646_000_001)]).toEqual([
+      '0',
+      '999999',
+      '1000000',
+      '1795215646000001'
+    ])
+  })
+})
 
 describe('isoMs', () => {
   it('says what Date says', () => {
