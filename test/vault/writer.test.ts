@@ -68,7 +68,8 @@ beforeEach(() => {
   disk.written.length = 0
   writer = makeWriter()
 })
-afterEach(() => rmSync(folder, { recursive: true }))
+// A run of the property below may have removed it and written nothing.
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 it('a line goes to the hour of its own receive time', () => {
   const trades = writer.stream('okx', 'trades', 'BTC/USDT')
