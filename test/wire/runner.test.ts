@@ -147,6 +147,16 @@ it.each([
   expect(new Set(trades).size).toBe(trades.length)
 })
 
+it('leaves no connection that is not being replaced: names are used again', async () => {
+  const simulator = await simulate({ exchange: 'okx' })
+  const rig = new Rig(okx, simulator.wsUrl).start(['BTC-USDT'])
+  await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(1), WAIT)
+  rig.runner.leave('c-1')
+  const frames = rig.lines('in').length
+  await vi.waitFor(() => expect(rig.lines('in').length).toBeGreaterThan(frames), WAIT)
+  expect(rig.lines('close')).toEqual([])
+})
+
 it('opens as many connections as the instruments need', async () => {
   const names = Array.from({ length: 13 }, (_, n) => `AA${String.fromCharCode(65 + n)}USD`)
   const simulator = await simulate({ exchange: 'bitfinex', instruments: names, eventsPerSecond: 5 })
