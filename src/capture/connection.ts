@@ -1,10 +1,24 @@
-import type { Exchange, FrameForm, Host, Session } from '../exchanges/exchange.ts'
+import type { FeedKind } from '../core/instrument.ts'
+import type {
+  Credentials,
+  Exchange,
+  FetchAnswer,
+  FetchRequest,
+  FrameForm,
+  Host,
+  InstrumentInfo,
+  Session
+} from '../exchanges/exchange.ts'
 import { BookKeeper, type Home, type KeeperState } from './keeper.ts'
 import type { EngineConfig, Subject } from './subject.ts'
 
 /** What the engine asks of the world. Live, the wire does it; in a rebuild nobody does, as it has been done. */
 export interface Requests {
-  send(connection: string, text: string): void
+  /** `recorded` is what the frames feed shows of it. */
+  send(connection: string, text: string, recorded: string): void
+  fetch(connection: string, request: FetchRequest): void
+  /** The exchange told an instrument's metadata. */
+  metadata(info: InstrumentInfo): void
   hangup(connection: string, reason: string): void
   /** Open another connection for the same instruments; this one ends soon. */
   replace(connection: string, reason: string): void
@@ -30,6 +44,8 @@ export class Connection implements Host, Home {
   readonly exchange: Exchange
   readonly config: EngineConfig
   readonly keepers: BookKeeper[]
+  readonly feeds: readonly FeedKind[]
+  readonly credentials: Credentials | null
   private readonly session: Session
   private readonly requests: Requests
   us = 0
@@ -46,21 +62,25 @@ export class Connection implements Host, Home {
     exchange: Exchange,
     config: EngineConfig,
     subjects: Subject[],
+    feeds: readonly FeedKind[],
     replaces: string | null,
-    requests: Requests
+    requests: Requests,
+    credentials: Credentials | null
   ) {
     this.name = name
     this.exchange = exchange
     this.config = config
+    this.feeds = feeds
     this.replaces = replaces
     this.requests = requests
+    this.credentials = credentials
     this.sourceHead = `"conn":${JSON.stringify(name)},"frame":`
     this.keepers = subjects.map((subject, index) => new BookKeeper(this, index, subject))
     this.session = exchange.open(this)
   }
 
-  get wantsTrades(): boolean {
-    return this.config.trades
+  get depth(): number {
+    return this.config.depth
   }
 
   get silenceMs(): number | null {
@@ -104,6 +124,12 @@ export class Connection implements Host, Home {
     if (!this.isSettled) this.settle()
   }
 
+  /** Hands the answer to a REST request over. */
+  fetched(id: string, answer: FetchAnswer): void {
+    this.guard(() => this.session.onFetched(id, answer))
+    if (!this.isSettled) this.settle()
+  }
+
   /** A mistake of ours in one session is a gap and a new connection, never the end of the capture. */
   private guard(work: () => void): void {
     try {
@@ -126,7 +152,7 @@ export class Connection implements Host, Home {
   }
 
   private settle(): void {
-    for (let index = 0; index < this.keepers.length; index++) {
+    for (let index = 0; this.feeds.includes('book') && index < this.keepers.length; index++) {
       if (!this.keepers[index]!.live && !this.session.refused(index)) return
     }
     this.isSettled = true
@@ -159,8 +185,16 @@ export class Connection implements Host, Home {
     this.log('error', 'Checksum verification switched off: the exchange has changed', { instIds: names, reason })
   }
 
-  send(text: string): void {
-    this.requests.send(this.name, text)
+  send(text: string, recorded = text): void {
+    this.requests.send(this.name, text, recorded)
+  }
+
+  fetch(request: FetchRequest): void {
+    this.requests.fetch(this.name, request)
+  }
+
+  metadata(info: InstrumentInfo): void {
+    this.requests.metadata(info)
   }
 
   hangup(reason: string): void {

@@ -1,12 +1,12 @@
 import { assert } from '../core/errors.ts'
-import type { Instrument, Level } from '../core/instrument.ts'
-import type { Exchange, FrameForm } from '../exchanges/exchange.ts'
+import type { FeedKind, Instrument } from '../core/instrument.ts'
+import type { Credentials, Exchange, FetchAnswer, FrameForm } from '../exchanges/exchange.ts'
 import { Connection, type ConnectionState, type Requests } from './connection.ts'
 import type { BookKeeper } from './keeper.ts'
 import { type EngineConfig, type Sink, Subject, type SubjectState } from './subject.ts'
 
 /** Version of what `open` and `state` lines hold. */
-export const STATE_VERSION = 1
+export const STATE_VERSION = 2
 
 /** Why a connection ended. `stopped` and `replaced` lose nothing. */
 export type CloseCause = 'stopped' | 'replaced' | 'lost'
@@ -15,8 +15,9 @@ export type CloseCause = 'stopped' | 'replaced' | 'lost'
 export interface OpenDetail {
   readonly v: number
   readonly config: EngineConfig
-  /** `[instId, level]` of every instrument of the connection. */
-  readonly instruments: readonly [string, Level][]
+  readonly instruments: readonly Instrument[]
+  /** What the connection is for. */
+  readonly feeds: readonly FeedKind[]
   readonly replaces: string | null
   /** What is known of the instruments; in the first line of a connection in an hour. */
   readonly subjects?: readonly SubjectState[]
@@ -38,11 +39,13 @@ export class Engine {
   private readonly exchange: Exchange
   private readonly sink: Sink
   private readonly requests: Requests
+  private readonly credentials: Credentials | null
 
-  constructor(exchange: Exchange, sink: Sink, requests: Requests) {
+  constructor(exchange: Exchange, sink: Sink, requests: Requests, credentials: Credentials | null = null) {
     this.exchange = exchange
     this.sink = sink
     this.requests = requests
+    this.credentials = credentials
   }
 
   /** The instrument's subject, made when it is new. */
@@ -65,14 +68,17 @@ export class Engine {
   }
 
   private make(name: string, detail: OpenDetail): Connection {
-    const subjects = detail.instruments.map(([instId, level]) => {
+    const subjects = detail.instruments.map(instrument => {
+      const { instId } = instrument
       const known = this.subjects.has(instId)
-      const subject = this.subject(this.exchange.describe(instId, level), detail.config)
+      const subject = this.subject(instrument, detail.config)
       const state = known ? undefined : detail.subjects?.find(s => s.instId === instId)
       if (state) subject.restore(state)
       return subject
     })
-    const connection = new Connection(name, this.exchange, detail.config, subjects, detail.replaces, this.requests)
+    const { config, feeds, replaces } = detail
+    const { exchange, requests, credentials } = this
+    const connection = new Connection(name, exchange, config, subjects, feeds, replaces, requests, credentials)
     this.connections.set(name, connection)
     this.recent = connection
     return connection
@@ -95,6 +101,13 @@ export class Engine {
     const connection = this.connection(name)
     connection.at(us, frame)
     connection.apply()
+  }
+
+  /** `http`: the answer to a REST request of the connection. */
+  fetched(us: number, name: string, frame: number, id: string, answer: FetchAnswer): void {
+    const connection = this.connection(name)
+    connection.at(us, frame)
+    connection.fetched(id, answer)
   }
 
   /** `in`, of a frame that is no text or too large: kept, counted, not read. */
@@ -155,9 +168,9 @@ export class Engine {
   }
 
   /** What an `open` line must say of its instruments. */
-  subjectStates(instIds: readonly string[]): SubjectState[] {
-    return instIds
-      .map(id => this.subjects.get(id))
+  subjectStates(instruments: readonly Instrument[]): SubjectState[] {
+    return instruments
+      .map(({ instId }) => this.subjects.get(instId))
       .filter(s => s !== undefined)
       .map(s => s.state())
   }

@@ -1,7 +1,9 @@
 import { LevelBook, type LevelBookState } from '../book/levels.ts'
 import { OrderBook, type OrderBookState } from '../book/orders.ts'
-import type { Instrument } from '../core/instrument.ts'
-import type { Exchange, Keeper, L2Frame, Trade } from '../exchanges/exchange.ts'
+import { difference, isZero } from '../core/decimal.ts'
+import type { FeedKind, Instrument } from '../core/instrument.ts'
+import type { ExchangeTime } from '../core/time.ts'
+import type { Exchange, Keeper, L2Frame, OrderNote, Trade } from '../exchanges/exchange.ts'
 import type { EngineConfig, HeldBook, Subject } from './subject.ts'
 
 /** How long a book may be crossed, or deeper than subscribed, before it counts as wrong. */
@@ -22,6 +24,30 @@ export interface KeeperState {
   deepUs: number | null
   book: OrderBookState | LevelBookState
 }
+
+/** An event of an order that waits to be written. */
+interface HeldEvent {
+  readonly type: 'open' | 'change' | 'match' | 'done' | 'note'
+  readonly id: string
+  readonly isAsk: boolean
+  readonly price: string
+  readonly size: string
+  readonly sequence: number | null
+  readonly exchangeTime: ExchangeTime
+  readonly metadata: string
+  readonly note: OrderNote | null
+}
+
+const NOTE = {
+  type: 'note',
+  id: '',
+  isAsk: false,
+  price: '',
+  size: '',
+  sequence: null,
+  exchangeTime: null,
+  metadata: ''
+} as const
 
 /** What a keeper needs of its connection. */
 export interface Home {
@@ -61,6 +87,11 @@ export class BookKeeper implements Keeper, HeldBook {
   private deepUs: number | null = null
   /** The line that changed the book last; a flagged snapshot reflects it, or the line before the one that tells of the loss. */
   private changedFrame = 0
+  /** Between `beginImage` and `endImage`: what happens is part of the image. */
+  private building = false
+  private batching = false
+  /** The last event of a batch so far: whether another follows is not known yet. */
+  private held: HeldEvent | null = null
 
   constructor(connection: Home, index: number, subject: Subject) {
     this.connection = connection
@@ -90,11 +121,21 @@ export class BookKeeper implements Keeper, HeldBook {
     return this.subject.primary === this
   }
 
+  /** Whether what happens to the book is written. */
+  private get writes(): boolean {
+    return !this.building && this.isPrimary
+  }
+
+  get lastTradeId(): number | null {
+    return this.subject.lastTradeId
+  }
+
   private get isL3(): boolean {
     return this.instrument.level === 'l3'
   }
 
-  beginImage(sequence: number | null, _exchangeTimeMs: number | null): void {
+  beginImage(sequence: number | null, _exchangeTime: ExchangeTime): void {
+    this.building = true
     this.orders.clear()
     this.levels.clear()
     this.sequence = sequence
@@ -110,6 +151,7 @@ export class BookKeeper implements Keeper, HeldBook {
 
   endImage(image?: L2Frame): void {
     const { us, source } = this.connection
+    this.building = false
     this.stage = 'live'
     this.changedFrame = this.connection.frame
     this.syncedUs = us
@@ -138,7 +180,7 @@ export class BookKeeper implements Keeper, HeldBook {
     const { lines, events } = this.subject
     const metadata = `{"reason":"${reason}"}`
     if (!this.isL3) {
-      const empty = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTimeMs: null }
+      const empty = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTime: null }
       const { sequence, previous, checksum } = this
       const bids = this.levels.top(false, Number.POSITIVE_INFINITY)
       const asks = this.levels.top(true, Number.POSITIVE_INFINITY)
@@ -161,43 +203,117 @@ export class BookKeeper implements Keeper, HeldBook {
     })
   }
 
+  beginBatch(): void {
+    this.batching = true
+  }
+
+  endBatch(): void {
+    this.batching = false
+    this.release(true)
+  }
+
+  /** Writes the event that was held back for the next one of its frame. */
+  private release(last: boolean): void {
+    const { held } = this
+    if (held === null) return
+    this.held = null
+    this.writeEvent(held, last)
+  }
+
+  private writeEvent(event: HeldEvent, last: boolean): void {
+    const { us, source } = this.connection
+    const { lines, events } = this.subject
+    const { type, id, isAsk, price, size, sequence, exchangeTime, metadata } = event
+    events.append(
+      us,
+      type === 'note'
+        ? lines.note(us, event.note!, source, last)
+        : lines.order(us, type, id, isAsk, price, size, sequence, exchangeTime, source, last, metadata)
+    )
+  }
+
+  /** Writes an event of one order; in a batch, when the next one comes. */
+  private emit(
+    type: 'open' | 'change' | 'match' | 'done',
+    id: string,
+    isAsk: boolean,
+    price: string,
+    size: string,
+    sequence: number | null,
+    exchangeTime: ExchangeTime,
+    metadata: string
+  ): void {
+    const { us, source } = this.connection
+    if (this.batching) {
+      this.release(false)
+      this.held = { type, id, isAsk, price, size, sequence, exchangeTime, metadata, note: null }
+      return
+    }
+    const { lines, events } = this.subject
+    events.append(us, lines.order(us, type, id, isAsk, price, size, sequence, exchangeTime, source, true, metadata))
+  }
+
   putOrder(
     id: string,
     isAsk: boolean,
     price: string,
     size: string,
     sequence: number | null,
-    exchangeTimeMs: number | null
+    exchangeTime: ExchangeTime,
+    metadata = '{}'
   ): void {
     const known = this.orders.set(id, isAsk, price, size)
-    this.sequence = sequence
-    this.changed()
-    if (!this.isPrimary) return
-    const { us, source } = this.connection
-    const { lines, events } = this.subject
-    const type = known ? 'change' : 'open'
-    events.append(us, lines.order(us, type, id, isAsk, price, size, sequence, exchangeTimeMs, source, true, '{}'))
+    this.advance(sequence)
+    if (this.writes) this.emit(known ? 'change' : 'open', id, isAsk, price, size, sequence, exchangeTime, metadata)
   }
 
-  removeOrder(id: string, sequence: number | null, exchangeTimeMs: number | null): void {
+  removeOrder(id: string, sequence: number | null, exchangeTime: ExchangeTime, metadata = '{}'): boolean {
     const order = this.orders.remove(id)
+    this.advance(sequence)
+    if (order === undefined) this.subject.absentDeletes++
+    else if (this.writes) {
+      this.emit('done', id, order.isAsk, order.level.price, order.size, sequence, exchangeTime, metadata)
+    }
+    return order !== undefined
+  }
+
+  matchOrder(id: string, size: string, sequence: number | null, exchangeTime: ExchangeTime, metadata = '{}'): boolean {
+    const order = this.orders.get(id)
+    this.advance(sequence)
+    if (order === undefined) return false
+    const rest = difference(order.size, size)
+    if (rest.startsWith('-')) {
+      this.lose('match_too_large', order.size, size)
+      return true
+    }
+    const { isAsk, level } = order
+    if (this.writes) this.emit('match', id, isAsk, level.price, size, sequence, exchangeTime, metadata)
+    if (isZero(rest)) this.orders.remove(id)
+    else this.orders.resize(order, rest)
+    return true
+  }
+
+  noteOrder(note: OrderNote): void {
+    this.advance(note.sequence)
+    if (!this.writes) return
+    const { us, source } = this.connection
+    if (!this.batching) {
+      this.subject.events.append(us, this.subject.lines.note(us, note, source, true))
+      return
+    }
+    this.release(false)
+    this.held = { ...NOTE, note }
+  }
+
+  advance(sequence: number | null): void {
     this.sequence = sequence
     this.changed()
-    if (order === undefined) this.subject.absentDeletes++
-    if (order === undefined || !this.isPrimary) return
-    const { us, source } = this.connection
-    const { lines, events } = this.subject
-    const { isAsk, size, level } = order
-    events.append(
-      us,
-      lines.order(us, 'done', id, isAsk, level.price, size, sequence, exchangeTimeMs, source, true, '{}')
-    )
   }
 
   update(frame: L2Frame): void {
     this.note(frame)
     this.changed()
-    if (!this.isPrimary) return
+    if (!this.writes) return
     const { us, source } = this.connection
     this.subject.events.append(us, this.subject.lines.update(us, 'update', frame, source, '{}'))
   }
@@ -244,6 +360,8 @@ export class BookKeeper implements Keeper, HeldBook {
   }
 
   lose(reason: string, expected: number | string | null, received: number | string | null, recover = true): void {
+    this.building = this.batching = false
+    this.release(true)
     if (!this.live) return
     const { connection, subject } = this
     const { us } = connection
@@ -267,7 +385,7 @@ export class BookKeeper implements Keeper, HeldBook {
   private writeGap(us: number, metadata: string): void {
     const { lines, events } = this.subject
     const { source } = this.connection
-    const none = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTimeMs: null }
+    const none = { bids: '[]', asks: '[]', sequence: null, previous: null, checksum: null, exchangeTime: null }
     events.append(
       us,
       this.isL3 ? lines.orderMark(us, 'gap', source, true, metadata) : lines.update(us, 'gap', none, source, metadata)
@@ -283,7 +401,7 @@ export class BookKeeper implements Keeper, HeldBook {
     this.subject.status(this.connection.us, event, { conn: this.connection.name, ...detail, ...proof })
   }
 
-  malformed(what: string, kind: 'book' | 'trades' = 'book'): void {
+  malformed(what: string, kind: FeedKind = 'book'): void {
     this.connection.log('error', 'BUILD_FAIL: Missing required fields', {
       instId: this.instrument.instId,
       kind,
@@ -296,7 +414,7 @@ export class BookKeeper implements Keeper, HeldBook {
   tick(source: string): void {
     if (!this.live) return
     const { us } = this.connection
-    const { depthMax } = this.connection.exchange.limits
+    const depthMax = this.connection.exchange.depthMax(this.instrument)
     const size = (isAsk: boolean) => (this.isL3 ? this.orders.count(isAsk) : this.levels.count(isAsk))
     this.crossedUs = this.book.crossed ? (this.crossedUs ?? us) : null
     this.deepUs = size(false) > depthMax || size(true) > depthMax ? (this.deepUs ?? us) : null

@@ -1,10 +1,10 @@
 import { middle } from '../core/decimal.ts'
 import type { Instrument } from '../core/instrument.ts'
-import { isoMs, usText } from '../core/time.ts'
-import type { L2Frame, Trade } from '../exchanges/exchange.ts'
+import { type ExchangeTime, isoMs, usText } from '../core/time.ts'
+import type { L2Frame, OrderNote, Trade } from '../exchanges/exchange.ts'
 
 /** The events that concern one order. */
-export type OrderEventType = 'snapshot' | 'open' | 'change' | 'done'
+export type OrderEventType = 'snapshot' | 'open' | 'change' | 'match' | 'done'
 
 // Text that every event shares stands ready in one piece: fewer pieces make a line in less time.
 const BID = '","side":"bid","price":"'
@@ -23,7 +23,7 @@ export class LineMaker {
   private readonly orderHeads: Readonly<Record<OrderEventType, string>>
   private headUs = -1
   private head = ''
-  private timeMs: number | null = Number.NaN
+  private time_: ExchangeTime = Number.NaN
   private time = ''
   private readonly depth: number
 
@@ -38,6 +38,7 @@ export class LineMaker {
       snapshot: orderHead('snapshot'),
       open: orderHead('open'),
       change: orderHead('change'),
+      match: orderHead('match'),
       done: orderHead('done')
     }
     this.depth = depth
@@ -51,12 +52,15 @@ export class LineMaker {
     return this.head
   }
 
-  /** `"exchange_time":…` of the exchange's milliseconds. */
-  private exchangeTime(ms: number | null): string {
-    if (ms !== this.timeMs) {
-      this.timeMs = ms
-      const known = ms !== null && ms >= 0 && ms < 8.64e15
-      this.time = known ? `"exchange_time":"${isoMs(ms * 1000)}"` : '"exchange_time":null'
+  /** `"exchange_time":…`. */
+  private exchangeTime(time: ExchangeTime): string {
+    if (time !== this.time_) {
+      this.time_ = time
+      if (typeof time === 'string') this.time = `"exchange_time":"${time}"`
+      else {
+        const known = time !== null && time >= 0 && time < 8.64e15
+        this.time = known ? `"exchange_time":"${isoMs(time * 1000)}"` : '"exchange_time":null'
+      }
     }
     return this.time
   }
@@ -70,14 +74,25 @@ export class LineMaker {
     price: string,
     size: string,
     sequence: number | null,
-    exchangeTimeMs: number | null,
+    exchangeTime: ExchangeTime,
     source: string,
     last: boolean,
     metadata: string
   ): string {
     return (
       `${this.common(us)}${this.orderHeads[type]}${id}${isAsk ? ASK : BID}${price}","size":"${size}","sequence":${sequence},` +
-      `${this.exchangeTime(exchangeTimeMs)},${source}${last ? LAST : NOT_LAST}${metadata}}\n`
+      `${this.exchangeTime(exchangeTime)},${source}${last ? LAST : NOT_LAST}${metadata}}\n`
+    )
+  }
+
+  /** An order event without effect on the book. */
+  note(us: number, note: OrderNote, source: string, last: boolean): string {
+    const { type, id, isAsk, price, size, sequence, exchangeTime, metadata } = note
+    const side = isAsk === null ? 'null' : isAsk ? '"ask"' : '"bid"'
+    return (
+      `${this.common(us)}${this.bookHead},"event_type":"${type}","order_id":"${id}","side":${side},` +
+      `"price":${price === null ? 'null' : `"${price}"`},"size":${size === null ? 'null' : `"${size}"`},"sequence":${sequence},` +
+      `${this.exchangeTime(exchangeTime)},${source}${last ? LAST : NOT_LAST}${metadata}}\n`
     )
   }
 
@@ -100,7 +115,7 @@ export class LineMaker {
     return (
       `${this.common(us)}${this.bookHead},"event_type":"${type}","bids":${frame.bids},"asks":${frame.asks},` +
       `"seqId":${frame.sequence},"prevSeqId":${frame.previous},"checksum":${frame.checksum},` +
-      `${this.exchangeTime(frame.exchangeTimeMs)},${source},"metadata":${metadata}}\n`
+      `${this.exchangeTime(frame.exchangeTime)},${source},"metadata":${metadata}}\n`
     )
   }
 
@@ -108,7 +123,7 @@ export class LineMaker {
   trade(us: number, trade: Trade, source: string): string {
     return (
       `${this.common(us)}${this.tradeHead},"trade_id":${JSON.stringify(trade.id)},"side":"${trade.isSell ? 'sell' : 'buy'}",` +
-      `"price":"${trade.price}","size":"${trade.size}",${this.exchangeTime(trade.exchangeTimeMs)},${source},` +
+      `"price":"${trade.price}","size":"${trade.size}",${this.exchangeTime(trade.exchangeTime)},${source},` +
       `"metadata":${trade.metadata}}\n`
     )
   }

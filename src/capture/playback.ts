@@ -1,4 +1,4 @@
-import { asObject } from '../core/json.ts'
+import { asObject, parseFrame } from '../core/json.ts'
 import type { Exchange } from '../exchanges/exchange.ts'
 import type { Requests } from './connection.ts'
 import { type CloseCause, Engine, type OpenDetail, STATE_VERSION, type StateDetail } from './engine.ts'
@@ -75,6 +75,8 @@ export function readFrameBytes(bytes: Buffer, start: number, end: number): Frame
 
 const NOBODY: Requests = {
   send: () => undefined,
+  fetch: () => undefined,
+  metadata: () => undefined,
   hangup: () => undefined,
   replace: () => undefined,
   leave: () => undefined,
@@ -118,6 +120,11 @@ export class Playback {
         engine.close(us, conn, frame, cause as CloseCause, typeof code === 'number' ? code : null, String(reason))
         this.byConnection.delete(conn)
         return
+      }
+      case 'http': {
+        const { id, status, msg, text } = this.parts(line)
+        const value = typeof text === 'string' ? parseFrame(text).value : msg
+        return engine.fetched(us, conn, frame, String(id), { status: Number(status), value })
       }
       case 'skip':
         return engine.skip(us, conn, frame, Number(this.parts(line).count))

@@ -29,7 +29,6 @@ export interface EngineConfig {
   readonly onMismatch: 'three' | 'resync' | 'warn'
   /** Overrides the exchange's limit of silence; null leaves it. */
   readonly silenceMs: number | null
-  readonly trades: boolean
 }
 
 /** A book as a subject sees it. */
@@ -55,6 +54,7 @@ export interface SubjectState {
   absentDeletes: number
   freshFailures: number
   checksumOff: boolean
+  lastTradeId: number | null
   tradeHour: number
   tradeIds: TradeIdsState[]
 }
@@ -81,6 +81,8 @@ export class Subject {
   absentDeletes = 0
   freshFailures = 0
   checksumOff = false
+  /** The largest numeric id of a trade that was written. */
+  lastTradeId: number | null = null
   private tradeHour = 0
   private readonly tradeIds = new TradeIds()
 
@@ -102,7 +104,10 @@ export class Subject {
   /** Remembers ids of trades that earlier runs have written in this and the last hour. */
   knowTrades(hour: number, ids: Iterable<string>): void {
     this.tradeHour = hour
-    for (const id of ids) this.tradeIds.add(id)
+    for (const id of ids) {
+      this.tradeIds.add(id)
+      this.noteTradeId(id)
+    }
   }
 
   /** Writes a trade unless its id was written in this or the last hour. */
@@ -112,7 +117,14 @@ export class Subject {
       this.tradeIds.rotate()
       this.tradeHour = hour
     }
-    if (this.tradeIds.add(trade.id)) this.trades.append(us, this.lines.trade(us, trade, source))
+    if (!this.tradeIds.add(trade.id)) return
+    this.noteTradeId(trade.id)
+    this.trades.append(us, this.lines.trade(us, trade, source))
+  }
+
+  private noteTradeId(text: string): void {
+    const id = Number(text)
+    if (Number.isSafeInteger(id) && (this.lastTradeId === null || id > this.lastTradeId)) this.lastTradeId = id
   }
 
   /** A regular snapshot at a tick: once a slot of the cadence, never twice in a millisecond. True when it was written. */
@@ -165,7 +177,8 @@ export class Subject {
 
   /** What must outlive connections, as plain data. */
   state(): SubjectState {
-    const { lastShotMs, lastSlot, gapUs, gaps, mismatches, absentDeletes, freshFailures, checksumOff, tradeHour } = this
+    const { lastShotMs, lastSlot, gapUs, gaps, mismatches, absentDeletes, freshFailures, checksumOff } = this
+    const { lastTradeId, tradeHour } = this
     return {
       instId: this.instrument.instId,
       lastShotMs,
@@ -176,6 +189,7 @@ export class Subject {
       absentDeletes,
       freshFailures,
       checksumOff,
+      lastTradeId,
       tradeHour,
       tradeIds: this.tradeIds.state()
     }

@@ -1,18 +1,21 @@
 import { randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import type { Logger } from 'pino'
 import { Engine } from '../capture/engine.ts'
 import type { EngineConfig, FrameStream, Subject } from '../capture/subject.ts'
 import type { ExchangeRun, RunConfig } from '../config/run.ts'
 import { L3capError, messageOf } from '../core/errors.ts'
-import type { Instrument } from '../core/instrument.ts'
-import { snapshotFeed } from '../core/instrument.ts'
-import { hourOf } from '../core/time.ts'
-import type { Exchange } from '../exchanges/exchange.ts'
-import { lockPath } from '../vault/layout.ts'
+import type { FeedKind, Instrument } from '../core/instrument.ts'
+import { LEVELS, MARKETS, snapshotFeed } from '../core/instrument.ts'
+import { hourOf, isoMs } from '../core/time.ts'
+import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
+import { instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
+import { storeMetadata } from '../vault/metadata.ts'
 import { lastReceiveUs, readTradeIds, repairStream } from '../vault/resume.ts'
 import { VaultWriter } from '../vault/writer.ts'
 import { Clock } from '../wire/clock.ts'
+import type { Fetcher } from '../wire/fetcher.ts'
 import { Journal } from '../wire/journal.ts'
 import { Runner } from '../wire/runner.ts'
 import { Flood } from './log.ts'
@@ -21,6 +24,8 @@ import { Flood } from './log.ts'
 export interface Share {
   readonly run: ExchangeRun
   readonly instruments: readonly Instrument[]
+  /** REST of the exchange: lists, images and histories have one budget. */
+  readonly fetcher: Fetcher
 }
 
 /** One exchange while it is captured. */
@@ -59,8 +64,12 @@ export class Capture {
     })
   }
 
-  /** Takes the locks of all instruments. Throws LOCKED, with nothing taken, when another process has one. */
+  /**
+   * Takes the locks of all instruments. Throws, with nothing taken, LOCKED when another process has one, CONFIG when an
+   * instrument is named twice or the vault has its name as that of another market.
+   */
   lock(shares: readonly Share[]): void {
+    refuseClashes(this.config.vault, shares)
     try {
       for (const { run, instruments } of shares) {
         for (const { instId } of instruments) {
@@ -104,7 +113,11 @@ export class Capture {
       }
     }
     this.startTimers()
-    for (const [at, line] of this.lines.entries()) line.runner.start(shares[at]!.instruments, this.config.cadenceMs)
+    const wanted: FeedKind[] = this.config.trades ? ['book', 'trades'] : ['book']
+    for (const [at, line] of this.lines.entries()) {
+      const { instruments, run } = shares[at]!
+      line.runner.start(instruments, run.endpoints.routes, wanted, this.config.cadenceMs)
+    }
   }
 
   private mend(exchange: string, feed: string, name: string): void {
@@ -127,16 +140,17 @@ export class Capture {
     }
   }
 
-  private async prepare({ run, instruments }: Share): Promise<Line> {
+  private async prepare({ run, instruments, fetcher }: Share): Promise<Line> {
     const { exchange } = run
     const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
-    const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs, trades }
+    const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs }
     const runner = new Runner({
       exchange,
-      url: run.wsUrl,
+      fetcher,
       clock: this.clock,
       takeName: () => this.takeName(exchange.id),
       releaseName: name => this.releaseName(exchange.id, name),
+      storeMetadata: info => this.storeMetadata(info),
       log: (level, message, facts) => this.log(level, message, facts)
     })
     const journal = new Journal(
@@ -153,7 +167,8 @@ export class Capture {
     const engine = new Engine(
       exchange,
       { stream: (feed, name) => this.writer.stream(exchange.id, feed, name) },
-      journal
+      journal,
+      run.credentials
     )
     journal.attach(engine)
     runner.attach(journal)
@@ -169,6 +184,15 @@ export class Capture {
   private log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
     const dropped = (kind: string, count: number) => this.logger.warn({ kind, count }, 'Log lines left out')
     if (level === 'debug' || this.flood.admit(message, performance.now(), dropped)) this.logger[level](facts, message)
+  }
+
+  /** Stores what is known of an instrument, unless it is known already. */
+  storeMetadata(info: InstrumentInfo): void {
+    try {
+      storeMetadata(instrumentPath(this.config.vault, info.exchange, info.instId), info, isoMs(Date.now() * 1000))
+    } catch (error) {
+      this.logger.error({ instId: info.instId, error: messageOf(error) }, 'Metadata could not be stored')
+    }
   }
 
   private framesOf(exchange: string, name: string): FrameStream | null {
@@ -247,6 +271,25 @@ export class Capture {
       this.unlock()
     }
   }
+}
+
+/** One name is one folder in the vault: what two markets share a name may not be mixed there. */
+function refuseClashes(vault: string, shares: readonly Share[]): void {
+  const mistakes: string[] = []
+  const seen = new Set<string>()
+  for (const { exchange, instId, market } of shares.flatMap(({ instruments }) => instruments)) {
+    const name = `${exchange} ${instId}`
+    if (seen.has(name)) mistakes.push(`symbol: ${name} is named twice; one vault holds one market and level of it`)
+    seen.add(name)
+    for (const other of MARKETS.filter(each => each !== market)) {
+      const feeds = LEVELS.map(level => snapshotFeed(level, other))
+      if (feeds.some(feed => existsSync(streamDir(vault, exchange, feed, instId))))
+        mistakes.push(
+          `symbol: the vault ${vault} holds ${name} as ${other}; capture it as ${market} into another vault`
+        )
+    }
+  }
+  if (mistakes.length > 0) throw new L3capError('CONFIG', [...new Set(mistakes)].join('\n'))
 }
 
 function feedsOf(instrument: Instrument): string[] {

@@ -5,6 +5,7 @@ import { isoMs } from '../core/time.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { instrumentPath } from '../vault/layout.ts'
 import { storeMetadata } from '../vault/metadata.ts'
+import { Fetcher } from '../wire/fetcher.ts'
 import { collect } from './options.ts'
 import { fetchCatalogue, resolveSymbols } from './symbols.ts'
 
@@ -13,6 +14,7 @@ interface Options {
   readonly symbol: string[]
   readonly vault: string
   readonly restUrl?: string
+  readonly market?: string
   readonly list: boolean
   readonly json: boolean
 }
@@ -30,6 +32,7 @@ export function instrumentsCommand(): Command {
     )
     .option('--vault <dir>', 'vault directory; environment L3CAP_VAULT', defaultVault())
     .option('--rest-url <url>', "REST address (default: the exchange's)")
+    .option('--market <name>', "kind of market, where the exchange's names do not tell it (default: the usual one)")
     .option('--list', 'print what the exchange offers and what it can prove; store nothing', false)
     .option('--json', 'print JSON', false)
     .action((options: Options) => instruments(options))
@@ -41,12 +44,16 @@ async function instruments(options: Options): Promise<void> {
   if (exchange === undefined) {
     throw new L3capError('USAGE', `exchange: ${JSON.stringify(id)} is none of ${Object.keys(EXCHANGES).join(', ')}`)
   }
-  const infos = await fetchCatalogue(
-    exchange,
-    options.restUrl ?? exchange.restUrl,
-    options.symbol,
-    AbortSignal.timeout(60_000)
-  )
+  const markets = exchange.choices.markets ?? []
+  const market = markets.find(name => name === options.market) ?? null
+  if (options.market !== undefined && market === null) {
+    const offered = markets.length > 0 ? `offers ${markets.join(', ')}` : 'has no such choice'
+    throw new L3capError('USAGE', `market: ${id} ${offered}, not ${JSON.stringify(options.market)}`)
+  }
+  const { restUrl } = exchange.endpoints({ level: exchange.levels[0]!, market, channel: null, updateSpeed: null })
+  const fetcher = new Fetcher(options.restUrl ?? restUrl, exchange.limits.restWeightPerMinuteMax)
+  const signal = AbortSignal.timeout(60_000)
+  const infos = await fetchCatalogue(exchange, market, fetcher, options.symbol, signal)
   const chosen = options.symbol.length > 0 ? resolveSymbols(exchange, options.symbol, infos) : infos
   if (options.list) {
     const levels = Object.entries(exchange.proof).map(

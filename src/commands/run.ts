@@ -2,11 +2,11 @@ import { Command, Option } from 'commander'
 import type { Logger } from 'pino'
 import { type ExchangeRun, RUN_DEFAULTS, type RunConfig, type RunFlags, readRunConfig } from '../config/run.ts'
 import { L3capError, messageOf } from '../core/errors.ts'
-import { isoMs } from '../core/time.ts'
 import type { InstrumentInfo } from '../exchanges/exchange.ts'
+import { EXCHANGES } from '../exchanges/registry.ts'
+import type { SimulatedExchange } from '../simulator/listing.ts'
 import type { Simulator } from '../simulator/simulator.ts'
-import { instrumentPath } from '../vault/layout.ts'
-import { storeMetadata } from '../vault/metadata.ts'
+import { Fetcher } from '../wire/fetcher.ts'
 import { Capture, type Share } from './capture.ts'
 import { openLog } from './log.ts'
 import { Monitor } from './monitor.ts'
@@ -23,7 +23,7 @@ export function runCommand(): Command {
   return new Command('run')
     .summary('capture until stopped')
     .description('Captures the books, events and trades of instruments into a vault until SIGINT or SIGTERM.')
-    .option('--exchange <id>', 'exchange: bitfinex, okx (default: from --config)')
+    .option('--exchange <id>', `exchange: ${Object.keys(EXCHANGES).join(', ')} (default: from --config)`)
     .addOption(
       new Option(
         '--symbol <name>',
@@ -35,7 +35,16 @@ export function runCommand(): Command {
       '--vault <dir>',
       said('vault directory; environment L3CAP_VAULT; with --simulate ./vault-simulated', RUN_DEFAULTS.vault)
     )
-    .option('--level <l3|l2>', 'orders or price levels (default: l3 where the exchange has it, else l2)')
+    .option(
+      '--level <l3|l2>',
+      'orders or price levels (default: l3 where the exchange has it, and credentials if it wants them; else l2)'
+    )
+    .option('--market <name>', 'spot, perp, …: where the name does not tell it, as on Binance (default: the usual one)')
+    .option('--channel <name>', "the exchange's book channel, where it has several: Coinbase full (default: level3)")
+    .option(
+      '--update-speed <duration>',
+      'how often the exchange sends, where it lets choose: Binance 1000ms (default: 100ms)'
+    )
     .option('--depth <n>', said('levels a side in snapshots', RUN_DEFAULTS.depth))
     .option('--cadence <duration>', said('time between snapshots, on multiples of it', RUN_DEFAULTS.cadence))
     .option('--no-frames', 'do not keep the wire frames; nothing can be rebuilt then (default: keep them)')
@@ -84,17 +93,21 @@ async function startSimulators(config: RunConfig): Promise<Simulator[]> {
   const { startSimulator } = await import('../simulator/simulator.ts')
   return await Promise.all(
     config.exchanges.map(({ exchange, symbols }) =>
-      startSimulator({ exchange: exchange.id as 'bitfinex' | 'okx', instruments: symbols.map(exchange.spell) })
+      startSimulator({ exchange: exchange.id as SimulatedExchange, instruments: symbols.map(exchange.spell) })
     )
   )
 }
 
+/** The configuration with every address on the simulators, which serve the exchanges' own paths. */
 function pointedAt(config: RunConfig, simulators: readonly Simulator[]): RunConfig {
-  const exchanges = config.exchanges.map((entry, at) => ({
-    ...entry,
-    wsUrl: simulators[at]!.wsUrl,
-    restUrl: simulators[at]!.restUrl
-  }))
+  const exchanges = config.exchanges.map((entry, at) => {
+    const { port, restUrl } = simulators[at]!
+    const routes = entry.endpoints.routes.map(route => {
+      const { pathname, search } = new URL(route.url)
+      return { ...route, url: `ws://127.0.0.1:${port}${pathname}${search}` }
+    })
+    return { ...entry, endpoints: { routes, restUrl } }
+  })
   return { ...config, exchanges }
 }
 
@@ -103,18 +116,19 @@ async function capture(config: RunConfig): Promise<void> {
   const reason = waitForStop(config.durationMs)
   // Also while lists are still being read.
   void reason.then(() => stopped.abort())
-  const found = await Promise.all(config.exchanges.map(entry => resolve(entry, stopped.signal)))
-  const shares: Share[] = found.map(({ run, instruments }) => ({ run, instruments }))
+  const fetchers = fetchersOf(config.exchanges)
+  const found = await Promise.all(config.exchanges.map((entry, at) => resolve(entry, fetchers[at]!, stopped.signal)))
   const log = await openLog(config.logLevel, config.logDir, true)
   const capturing = new Capture(config, log.logger)
-  capturing.lock(shares)
-  await capturing.start(shares)
+  capturing.lock(found)
+  await capturing.start(found)
   for (const { run, infos, warning } of found) {
     if (warning)
       log.logger.warn({ exchange: run.exchange.id, error: warning }, 'The list of instruments could not be read')
-    store(config.vault, infos, log.logger)
+    if (run.note) log.logger.warn({ exchange: run.exchange.id }, run.note)
+    for (const info of infos) capturing.storeMetadata(info)
   }
-  const refresh = setInterval(() => void refreshMetadata(config, found, stopped.signal, log.logger), DAY_MS)
+  const refresh = setInterval(() => void refreshMetadata(capturing, found, stopped.signal, log.logger), DAY_MS)
   const monitor = new Monitor(capturing, config, log.logger)
   log.beforeLine = () => monitor.makeRoom()
   monitor.start()
@@ -131,59 +145,53 @@ async function capture(config: RunConfig): Promise<void> {
 }
 
 interface Resolved extends Share {
-  readonly run: ExchangeRun
   readonly infos: readonly InstrumentInfo[]
   readonly warning: string | undefined
 }
 
 /** Looks the symbols up in the exchange's list; where that cannot be read, takes them as they are spelled. */
-async function resolve(run: ExchangeRun, signal: AbortSignal): Promise<Resolved> {
-  const { exchange, symbols, level } = run
+async function resolve(run: ExchangeRun, fetcher: Fetcher, signal: AbortSignal): Promise<Resolved> {
+  const { exchange, symbols, selection } = run
+  const { market } = selection
   let infos: InstrumentInfo[]
   try {
-    infos = await fetchCatalogue(exchange, run.restUrl, symbols, signal)
+    infos = await fetchCatalogue(exchange, market, fetcher, symbols, signal)
   } catch (error) {
     if (!(error instanceof L3capError)) throw error
     const names = [...new Set(symbols.map(exchange.spell))]
-    return { run, infos: [], instruments: names.map(name => exchange.describe(name, level)), warning: messageOf(error) }
+    const instruments = names.map(name => exchange.describe(name, selection))
+    return { run, fetcher, infos: [], instruments, warning: messageOf(error) }
   }
   // A mistyped name may look like another kind of market: near names are looked for among all kinds.
   const chosen = areListed(exchange, symbols, infos)
     ? resolveSymbols(exchange, symbols, infos)
-    : resolveSymbols(exchange, symbols, await fetchCatalogue(exchange, run.restUrl, [], signal))
-  return {
-    run,
-    infos: chosen,
-    instruments: chosen.map(info => exchange.describe(info.instId, level)),
-    warning: undefined
-  }
+    : resolveSymbols(exchange, symbols, await fetchCatalogue(exchange, market, fetcher, [], signal))
+  const instruments = chosen.map(info => exchange.describe(info.instId, selection))
+  return { run, fetcher, infos: chosen, instruments, warning: undefined }
 }
 
-function store(vault: string, infos: readonly InstrumentInfo[], logger: Logger): void {
-  for (const info of infos) {
-    try {
-      storeMetadata(instrumentPath(vault, info.exchange, info.instId), info, isoMs(Date.now() * 1000))
-    } catch (error) {
-      logger.error({ instId: info.instId, error: messageOf(error) }, 'Metadata could not be stored')
-    }
-  }
+/** One fetcher for each REST address: what shares a budget shares it here. */
+function fetchersOf(runs: readonly ExchangeRun[]): Fetcher[] {
+  const byUrl = new Map<string, Fetcher>()
+  return runs.map(({ exchange, endpoints }) => {
+    const known = byUrl.get(endpoints.restUrl)
+    const fetcher = known ?? new Fetcher(endpoints.restUrl, exchange.limits.restWeightPerMinuteMax)
+    byUrl.set(endpoints.restUrl, fetcher)
+    return fetcher
+  })
 }
 
 async function refreshMetadata(
-  config: RunConfig,
+  capturing: Capture,
   found: readonly Resolved[],
   signal: AbortSignal,
   logger: Logger
 ): Promise<void> {
-  for (const { run, instruments } of found) {
+  for (const { run, fetcher, instruments } of found) {
     try {
       const names = instruments.map(({ instId }) => instId)
-      const infos = await fetchCatalogue(run.exchange, run.restUrl, names, signal)
-      store(
-        config.vault,
-        infos.filter(info => names.includes(info.instId)),
-        logger
-      )
+      const infos = await fetchCatalogue(run.exchange, run.selection.market, fetcher, names, signal)
+      for (const info of infos) if (names.includes(info.instId)) capturing.storeMetadata(info)
     } catch (error) {
       logger.warn({ exchange: run.exchange.id, error: messageOf(error) }, 'The list of instruments could not be read')
     }

@@ -1,23 +1,25 @@
 import { distance } from 'fastest-levenshtein'
 import { L3capError } from '../core/errors.ts'
+import type { Market } from '../core/instrument.ts'
 import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
-import { Fetcher } from '../wire/fetcher.ts'
+import type { Fetcher } from '../wire/fetcher.ts'
 
 const NEAR_NAMES = 5
 
 /** What an exchange offers, read over REST. `all`: not only the kinds of market that `symbols` name. */
 export async function fetchCatalogue(
   exchange: Exchange,
-  restUrl: string,
+  market: Market | null,
+  fetcher: Fetcher,
   symbols: readonly string[],
   signal: AbortSignal
 ): Promise<InstrumentInfo[]> {
-  const fetcher = new Fetcher(restUrl, exchange.restRequestsPerMinuteMax)
+  const catalogue = exchange.catalogue(market)
   const answers: unknown[] = []
-  for (const path of exchange.catalogue.paths(symbols.map(exchange.spell)))
-    answers.push(await fetcher.json(path, signal, 2))
+  for (const path of catalogue.paths(symbols.map(exchange.spell)))
+    answers.push(await fetcher.json(path, signal, 2, catalogue.weight))
   try {
-    return exchange.catalogue.read(answers)
+    return catalogue.read(answers)
   } catch (error) {
     throw new L3capError('REST', `${exchange.id}: the list of instruments has another format`, { cause: error })
   }

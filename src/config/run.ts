@@ -1,19 +1,22 @@
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { L3capError, messageOf } from '../core/errors.ts'
-import type { Level } from '../core/instrument.ts'
+import type { Level, Market } from '../core/instrument.ts'
 import { parseDuration } from '../core/time.ts'
-import type { Exchange } from '../exchanges/exchange.ts'
+import type { Credentials, Endpoints, Exchange, Selection } from '../exchanges/exchange.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
-import { environment } from './env.ts'
+import { environment, variables } from './env.ts'
 
 /** One exchange of a capture. */
 export interface ExchangeRun {
   readonly exchange: Exchange
   readonly symbols: readonly string[]
-  readonly level: Level
-  readonly wsUrl: string
-  readonly restUrl: string
+  readonly selection: Selection
+  readonly endpoints: Endpoints
+  /** What the selection needs; null where it needs none. */
+  readonly credentials: Credentials | null
+  /** What was chosen for want of credentials, in words; null when nothing was. */
+  readonly note: string | null
 }
 
 /** Everything `run` needs, validated. Durations in milliseconds. */
@@ -58,7 +61,22 @@ export const RUN_DEFAULTS = {
 } as const
 
 /** What `run --simulate` captures when no symbol is named. */
-const SIMULATED_SYMBOLS: Record<string, string[]> = { bitfinex: ['BTCUSD'], okx: ['BTC-USDT-SWAP'] }
+const SIMULATED_SYMBOLS: Record<string, string[]> = {
+  bitfinex: ['BTCUSD'],
+  okx: ['BTC-USDT-SWAP'],
+  coinbase: ['BTC-USD'],
+  bitstamp: ['btcusd'],
+  kraken: ['BTC/USD'],
+  binance: ['BTCUSDT'],
+  huobi: ['btcusdt']
+}
+
+/** What `run --simulate` signs with: the simulated exchanges know it, no real one does. */
+const SIMULATED_CREDENTIALS: Credentials = {
+  key: 'simulated-key',
+  secret: 'c2ltdWxhdGVkLXNlY3JldA==',
+  passphrase: 'simulated-pass'
+}
 
 const duration = (name: string, minMs: number) =>
   z.string({ error: `${name}: a duration such as 500ms, 2s or 5m is expected` }).transform((text, context) => {
@@ -72,12 +90,23 @@ const duration = (name: string, minMs: number) =>
   })
 
 const level = z.enum(['l3', 'l2'], { error: issue => `level: ${JSON.stringify(issue.input)} is neither l3 nor l2` })
+const market = z.enum(['spot', 'perp', 'future', 'option'], {
+  error: issue => `market: ${JSON.stringify(issue.input)} is none of spot, perp, future, option`
+})
+const word = (name: string) => z.string({ error: `${name}: a word is expected` })
+/** What of the instruments is captured: for all exchanges, or for one. */
+const SELECTION = {
+  level: level.optional(),
+  market: market.optional(),
+  channel: word('channel').optional(),
+  updateSpeed: word('update-speed').optional()
+}
 const address = (name: string, schemes: RegExp) =>
   z.string().refine(text => schemes.test(text) && URL.canParse(text), `${name}: no such address`)
 
 const SCHEMA = z.strictObject({
   vault: z.string().min(1, 'vault: empty'),
-  level: level.optional(),
+  ...SELECTION,
   depth: z.coerce
     .number()
     .int('depth: a whole number of levels is expected')
@@ -102,7 +131,7 @@ const SCHEMA = z.strictObject({
       z.strictObject({
         exchange: z.string(),
         symbols: z.array(z.string().min(1)).min(1, 'symbol: at least one is needed'),
-        level: level.optional(),
+        ...SELECTION,
         wsUrl: address('ws-url', /^wss?:/).optional(),
         restUrl: address('rest-url', /^https?:/).optional()
       })
@@ -121,12 +150,7 @@ export function readRunConfig(flags: RunFlags): RunConfig {
   const merged = merge(flags, flags.config === undefined ? {} : readFile(flags.config), mistakes)
   const parsed = SCHEMA.safeParse(merged)
   if (!parsed.success) mistakes.push(...parsed.error.issues.map(explain))
-  const exchanges = merged.exchanges
-    .map(entry => readExchange(entry, merged.level, mistakes))
-    .filter(e => e !== undefined)
-  const ids = merged.exchanges.map(entry => entry.exchange)
-  for (const id of new Set(ids.filter((id, at) => ids.indexOf(id) !== at)))
-    mistakes.push(`exchange: ${id} is listed twice`)
+  const exchanges = merged.exchanges.map(entry => readExchange(entry, merged, mistakes)).filter(e => e !== undefined)
   if (mistakes.length > 0 || !parsed.success) throw new L3capError('CONFIG', [...new Set(mistakes)].join('\n'))
   const {
     cadence,
@@ -136,6 +160,9 @@ export function readRunConfig(flags: RunFlags): RunConfig {
     duration: runFor,
     exchanges: _,
     level: __,
+    market: ___,
+    channel: ____,
+    updateSpeed: _____,
     ...rest
   } = parsed.data
   return Object.freeze({
@@ -200,11 +227,7 @@ function explain(issue: z.core.$ZodIssue): string {
     : `${place}: ${issue.message}`
 }
 
-function readExchange(
-  entry: Merged['exchanges'][number],
-  common: unknown,
-  mistakes: string[]
-): ExchangeRun | undefined {
+function readExchange(entry: Merged['exchanges'][number], common: Merged, mistakes: string[]): ExchangeRun | undefined {
   const exchange = Object.hasOwn(EXCHANGES, entry?.exchange) ? EXCHANGES[entry.exchange] : undefined
   if (exchange === undefined) {
     mistakes.push(
@@ -212,15 +235,80 @@ function readExchange(
     )
     return undefined
   }
-  const wanted = entry.level ?? common
-  if ((wanted === 'l3' || wanted === 'l2') && !exchange.levels.includes(wanted)) {
+  const { credentials, note, level } = chooseLevel(exchange, entry.level ?? common.level, common.simulate, mistakes)
+  const selection: Selection = {
+    level,
+    market: chosen('market', exchange, entry.market ?? common.market, exchange.choices.markets, mistakes) as Market,
+    channel: chosen('channel', exchange, entry.channel ?? common.channel, exchange.choices.channels?.[level], mistakes),
+    updateSpeed: chosen(
+      'update-speed',
+      exchange,
+      entry.updateSpeed ?? common.updateSpeed,
+      exchange.choices.updateSpeeds,
+      mistakes
+    )
+  }
+  const endpoints = redirected(exchange.endpoints(selection), entry.wsUrl, entry.restUrl)
+  return { exchange, symbols: entry.symbols, selection, endpoints, credentials, note }
+}
+
+/** What is captured of an exchange: what was said, else the finest level that can be had with the credentials there are. */
+function chooseLevel(
+  exchange: Exchange,
+  wanted: unknown,
+  simulate: boolean,
+  mistakes: string[]
+): { level: Level; credentials: Credentials | null; note: string | null } {
+  const need = exchange.credentials
+  const found = need === undefined ? null : simulate ? SIMULATED_CREDENTIALS : credentialsOf(need.variables)
+  const needs = (level: Level) => need?.levels.includes(level) === true
+  const best = exchange.levels[0]!
+  if (wanted !== 'l3' && wanted !== 'l2') {
+    const affordable = exchange.levels.find(level => !needs(level) || found !== null) ?? best
+    const note = affordable === best ? null : `${best} needs ${need!.variables.join(', ')}; capturing ${affordable}`
+    return { level: affordable, credentials: needs(affordable) ? found : null, note }
+  }
+  if (!exchange.levels.includes(wanted))
     mistakes.push(`level: ${exchange.id} does not offer ${wanted}, but ${exchange.levels.join(' and ')}`)
+  else if (needs(wanted) && found === null) {
+    const missing = need!.variables.join(', ')
+    mistakes.push(`level: ${exchange.id} ${wanted} needs credentials in the environment: ${missing}; or use --level l2`)
   }
-  return {
-    exchange,
-    symbols: entry.symbols,
-    level: wanted === 'l3' || wanted === 'l2' ? wanted : exchange.levels[0]!,
-    wsUrl: entry.wsUrl ?? exchange.wsUrl,
-    restUrl: entry.restUrl ?? exchange.restUrl
-  }
+  return { level: wanted, credentials: needs(wanted) ? found : null, note: null }
+}
+
+function credentialsOf(names: readonly string[]): Credentials | null {
+  const values = variables(names)
+  if (values === null) return null
+  const [key, secret, passphrase] = values
+  return { key: key!, secret: secret!, passphrase: passphrase ?? '' }
+}
+
+function chosen(
+  name: string,
+  exchange: Exchange,
+  value: unknown,
+  offered: readonly string[] | undefined,
+  mistakes: string[]
+): string | null {
+  if (typeof value !== 'string') return null
+  if (offered?.includes(value)) return value
+  mistakes.push(
+    `${name}: ${exchange.id} ${offered ? `offers ${offered.join(', ')}` : 'has no such choice'}, not ${JSON.stringify(value)}`
+  )
+  return null
+}
+
+/** The endpoints with other addresses. A WebSocket address stands for the first route; the others keep their own path. */
+function redirected(endpoints: Endpoints, wsUrl: string | undefined, restUrl: string | undefined): Endpoints {
+  const routes = endpoints.routes.map((route, at) => {
+    if (wsUrl === undefined) return route
+    if (at === 0) return { ...route, url: wsUrl }
+    const url = new URL(wsUrl)
+    const own = new URL(route.url)
+    url.pathname = own.pathname
+    url.search = own.search
+    return { ...route, url: url.href }
+  })
+  return { routes, restUrl: restUrl ?? endpoints.restUrl }
 }

@@ -3,6 +3,9 @@ export type Market = 'spot' | 'perp' | 'future' | 'option'
 /** Order-by-order, or price levels. */
 export type Level = 'l3' | 'l2'
 
+/** What a connection may be for. */
+export type FeedKind = 'book' | 'trades'
+
 /** One thing that is traded on one exchange, captured at one level. */
 export interface Instrument {
   readonly exchange: string
@@ -16,6 +19,10 @@ export interface Instrument {
 
 const FEED_MARKETS: Record<Market, string> = { spot: 'spot', perp: 'perps', future: 'futures', option: 'options' }
 
+/** Every market, and every level. */
+export const MARKETS: readonly Market[] = ['spot', 'perp', 'future', 'option']
+export const LEVELS: readonly Level[] = ['l3', 'l2']
+
 /** The snapshot feed of an instrument, such as `l3_spot` or `l2_perps`. */
 export function snapshotFeed(level: Level, market: Market): string {
   return `${level}_${FEED_MARKETS[market]}`
@@ -28,5 +35,5 @@ export const FEEDS: readonly string[] = [
   'l2_updates',
   'trades',
   'status',
-  ...(['l3', 'l2'] as const).flatMap(level => (Object.keys(FEED_MARKETS) as Market[]).map(m => snapshotFeed(level, m)))
+  ...LEVELS.flatMap(level => MARKETS.map(market => snapshotFeed(level, market)))
 ]

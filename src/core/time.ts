@@ -24,6 +24,22 @@ export function isoMs(us: number): string {
   return `${recentPrefix}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z`
 }
 
+/** The exchange's own time: milliseconds since the epoch, or ISO 8601 UTC text as sent; null where it tells none. */
+export type ExchangeTime = number | string | null
+
+const ISO_UTC = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z$/
+
+/** ISO 8601 UTC text of an exchange as it is; null for anything else, and for the year 1 that some send as "unknown". */
+export function isoText(value: unknown): string | null {
+  return typeof value === 'string' && ISO_UTC.test(value) && !value.startsWith('0001') ? value : null
+}
+
+/** ISO 8601 UTC with microseconds, of a whole number of microseconds as text; null when it is none. */
+export function isoOfMicros(value: unknown): string | null {
+  if (typeof value !== 'string' || !/^\d{13,16}$/.test(value)) return null
+  return `${isoMs(Number(value)).slice(0, -1)}${value.slice(-3)}Z`
+}
+
 let textUs = -1
 let text = ''
 let textSecond = -1

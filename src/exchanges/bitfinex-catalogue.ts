@@ -38,6 +38,7 @@ function info(pair: string, market: 'spot' | 'perp', details: unknown): Instrume
     tickSize: null,
     lotSize: '0.00000001',
     minSize: fields[3] === undefined || fields[3] === null ? null : String(fields[3]),
+    minNotional: null,
     status: 'live',
     raw: [pair, details ?? null]
   }

@@ -14,10 +14,10 @@
  */
 import crc32 from 'crc-32'
 import { isDecimal, priceKey } from '../core/decimal.ts'
-import type { Instrument, Level } from '../core/instrument.ts'
+import type { Instrument } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import { readBitfinexCatalogue, spellBitfinex } from './bitfinex-catalogue.ts'
-import type { Exchange, FrameForm, Host, Keeper, Limits, Session } from './exchange.ts'
+import type { Exchange, FrameForm, Host, Keeper, Limits, Selection, Session } from './exchange.ts'
 import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
 
@@ -40,12 +40,14 @@ const LIMITS: Limits = {
   silenceMsMax: 45_000,
   pingMs: 20_000,
   ackMsMax: 10_000,
-  instrumentsPerSocketMax: 12,
   connectsPerMinuteMax: 20,
   connectSpacingMs: 100,
-  frameBytesMax: 16 * 1024 * 1024,
-  depthMax: 250
+  sendSpacingMs: 0,
+  restWeightPerMinuteMax: 10,
+  frameBytesMax: 16 * 1024 * 1024
 }
+/** Orders or levels a side. */
+const DEPTH = 250
 
 /** A channel frame after reading: cells are number texts, `width` to a row. Reused for every frame. */
 class ChannelFrame {
@@ -229,7 +231,7 @@ class BitfinexSession implements Session {
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
-      s => this.ask(s),
+      batch => batch.forEach(s => this.ask(s)),
       s => this.leave(s)
     )
     this.state_ = {
@@ -258,7 +260,7 @@ class BitfinexSession implements Session {
     const symbol = `t${this.host.keepers[subscription.index]!.instrument.instId}`
     const what =
       subscription.kind === 'book'
-        ? { event: 'subscribe', channel: 'book', symbol, prec: 'R0', freq: 'F0', len: String(LIMITS.depthMax) }
+        ? { event: 'subscribe', channel: 'book', symbol, prec: 'R0', freq: 'F0', len: String(DEPTH) }
         : { event: 'subscribe', channel: 'trades', symbol }
     this.host.send(JSON.stringify(what))
   }
@@ -433,7 +435,7 @@ class BitfinexSession implements Session {
         isSell,
         price,
         size,
-        exchangeTimeMs: Number(cells[row * width + 1]),
+        exchangeTime: Number(cells[row * width + 1]),
         metadata: live ? '{}' : '{"backfill":true}'
       })
     }
@@ -556,8 +558,12 @@ class BitfinexSession implements Session {
     this.subscriptions.renew(this.subscriptions.of(index, 'book'), reason)
   }
 
+  onFetched(): void {
+    // Images come by the subscription: nothing is ever fetched.
+  }
+
   refused(index: number): boolean {
-    return this.subscriptions.of(index, 'book').stage === 'refused'
+    return this.subscriptions.refused(index)
   }
 
   state(): unknown {
@@ -595,7 +601,7 @@ export function bitfinexChecksum(keeper: Pick<Keeper, 'orders'>): number {
   return crc32.str(parts.join(':'))
 }
 
-function describe(instId: string, level: Level): Instrument {
+function describe(instId: string, { level }: Selection): Instrument {
   return { exchange: 'bitfinex', instId, market: /F0:/.test(instId) ? 'perp' : 'spot', level, channel: 'book-R0' }
 }
 
@@ -605,12 +611,16 @@ export const bitfinex: Exchange = {
   levels: ['l3'],
   proof: { l3: { sequence: 'connection', checksum: true } },
   limits: LIMITS,
-  wsUrl: 'wss://api-pub.bitfinex.com/ws/2',
-  restUrl: 'https://api-pub.bitfinex.com',
-  restRequestsPerMinuteMax: 10,
-  catalogue: readBitfinexCatalogue,
+  choices: {},
+  endpoints: () => ({
+    restUrl: 'https://api-pub.bitfinex.com',
+    // 25 channels a connection: book and trades of 12.
+    routes: [{ url: 'wss://api-pub.bitfinex.com/ws/2', feeds: ['book', 'trades'], instrumentsMax: 12 }]
+  }),
+  catalogue: () => readBitfinexCatalogue,
   spell: spellBitfinex,
   describe,
+  depthMax: () => DEPTH,
   open: host => new BitfinexSession(host),
   checksum: bitfinexChecksum
 }

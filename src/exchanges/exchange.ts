@@ -1,6 +1,7 @@
 import type { LevelBook } from '../book/levels.ts'
 import type { OrderBook } from '../book/orders.ts'
-import type { Instrument, Level, Market } from '../core/instrument.ts'
+import type { FeedKind, Instrument, Level, Market } from '../core/instrument.ts'
+import type { ExchangeTime } from '../core/time.ts'
 
 /** What a feed lets a capture verify. */
 export interface Proof {
@@ -17,14 +18,80 @@ export interface Limits {
   readonly pingMs: number
   /** How long an acknowledgement, a first image or the answer to a keep-alive may take. */
   readonly ackMsMax: number
-  /** Instruments of one connection. */
-  readonly instrumentsPerSocketMax: number
   readonly connectsPerMinuteMax: number
   readonly connectSpacingMs: number
+  /** Between two messages of one connection to the exchange; 0: any pace. */
+  readonly sendSpacingMs: number
+  /** Budget of REST requests, in the exchange's units of weight (1 a request where it has none). */
+  readonly restWeightPerMinuteMax: number
   /** Larger frames are kept and not read. */
   readonly frameBytesMax: number
-  /** Levels or orders a side that the book channel sends. */
-  readonly depthMax: number
+}
+
+/** What of an instrument is captured; null where the exchange decides. */
+export interface Selection {
+  readonly level: Level
+  readonly market: Market | null
+  readonly channel: string | null
+  readonly updateSpeed: string | null
+}
+
+/** What may be named in a selection, besides the level; a missing list: nothing. */
+export interface Choices {
+  readonly markets?: readonly Market[]
+  /** Names of book channels, by level. */
+  readonly channels?: Partial<Record<Level, readonly string[]>>
+  readonly updateSpeeds?: readonly string[]
+}
+
+/** One kind of connection: where to, and for what. */
+export interface Route {
+  readonly url: string
+  readonly feeds: readonly FeedKind[]
+  /** Instruments of one connection. */
+  readonly instrumentsMax: number
+}
+
+/** Where a selection is captured from. The first route carries the book. */
+export interface Endpoints {
+  readonly restUrl: string
+  readonly routes: readonly Route[]
+}
+
+/** What signs a request. Lives in memory only. */
+export interface Credentials {
+  readonly key: string
+  /** As the exchange hands it out: base64. */
+  readonly secret: string
+  /** Empty where the exchange has none. */
+  readonly passphrase: string
+}
+
+/** Which levels need credentials, and the environment variables they come from, in the order of `Credentials`. */
+export interface CredentialsNeed {
+  readonly levels: readonly Level[]
+  readonly variables: readonly string[]
+}
+
+/** A REST request of a session. */
+export interface FetchRequest {
+  /** Comes back with the answer; unique within the connection. */
+  readonly id: string
+  /** Path and query. */
+  readonly path: string
+  readonly weight?: number
+  /** Makes it a POST. */
+  readonly post?: { readonly body: string; readonly headers: Readonly<Record<string, string>> }
+  /** Takes the secrets out of an answer before it is recorded. */
+  readonly hide?: (answer: string) => string
+}
+
+/** What came of a REST request. */
+export interface FetchAnswer {
+  /** HTTP status; 0 when there was no answer. */
+  readonly status: number
+  /** The parsed body; undefined when it is no JSON. */
+  readonly value: unknown
 }
 
 /** Metadata of an instrument in one form for all exchanges; text as sent, null where the exchange has none. */
@@ -41,6 +108,8 @@ export interface InstrumentInfo {
   readonly tickSize: string | null
   readonly lotSize: string | null
   readonly minSize: string | null
+  /** In the quote currency. */
+  readonly minNotional: string | null
   readonly status: string | null
   /** The exchange's own entry. */
   readonly raw: unknown
@@ -48,6 +117,8 @@ export interface InstrumentInfo {
 
 /** How an exchange's instrument list is read over REST. */
 export interface Catalogue {
+  /** Weight of one request. */
+  readonly weight?: number
   /** Paths to read for the instruments of these symbols; no symbols: for everything. */
   paths(symbols: readonly string[]): string[]
   /** The instruments in the answers, in the order of `paths`. Throws on another format. */
@@ -61,22 +132,37 @@ export interface Keeper {
   readonly live: boolean
   readonly orders: OrderBook
   readonly levels: LevelBook
-  /** Starts a full image: the book is empty; `imageOrder` calls follow (L3), or `levels` is filled (L2), then `endImage`. */
-  beginImage(sequence: number | null, exchangeTimeMs: number | null): void
+  /** The largest numeric trade id written for the instrument, on whatever connection; null before the first. */
+  readonly lastTradeId: number | null
+  /**
+   * Starts a full image: the book is empty. `imageOrder` calls follow (L3), or `levels` is filled (L2), then `endImage`. What is
+   * put, changed or removed before `endImage` becomes a part of the image.
+   */
+  beginImage(sequence: number | null, exchangeTime: ExchangeTime): void
   imageOrder(id: string, isAsk: boolean, price: string, size: string): void
-  /** L2: `bids` and `asks` are the image's levels as JSON text; they are already in `levels`. */
+  /** L2: `image` has the numbers and the time of the image; its levels are already in `levels`. */
   endImage(image?: L2Frame): void
-  /** Inserts or replaces an order. */
+  /** Several events of one frame follow, until `endBatch`: only the last of them is marked as such. */
+  beginBatch(): void
+  endBatch(): void
+  /** Inserts or replaces an order. `metadata` is JSON text of an object, here and below. */
   putOrder(
     id: string,
     isAsk: boolean,
     price: string,
     size: string,
     sequence: number | null,
-    exchangeTimeMs: number | null
+    exchangeTime: ExchangeTime,
+    metadata?: string
   ): void
-  /** Removes an order; unknown ids are counted and ignored. */
-  removeOrder(id: string, sequence: number | null, exchangeTimeMs: number | null): void
+  /** Removes an order; false when the id is unknown, which is counted and else ignored. */
+  removeOrder(id: string, sequence: number | null, exchangeTime: ExchangeTime, metadata?: string): boolean
+  /** Takes `size` from a resting order, and removes it at zero; false when the id is unknown. */
+  matchOrder(id: string, size: string, sequence: number | null, exchangeTime: ExchangeTime, metadata?: string): boolean
+  /** An event that leaves the book as it is. */
+  noteOrder(note: OrderNote): void
+  /** The sequence moves on without an event. */
+  advance(sequence: number): void
   /** L2: an update whose levels the session has put into `levels`. */
   update(frame: L2Frame): void
   /** The exchange's checksum of the book as it is now; 0 and null mean not provided. */
@@ -87,17 +173,29 @@ export interface Keeper {
   /** Something about the subscription that belongs into the status feed. */
   status(event: string, detail: Record<string, unknown>): void
   /** A frame of this instrument that could not be read. */
-  malformed(what: string, kind?: 'book' | 'trades'): void
+  malformed(what: string, kind?: FeedKind): void
 }
 
-/** The parts of an L2 record; `bids` and `asks` are JSON text. */
+/** An order event without effect on the book; text as sent, null where the exchange does not tell. */
+export interface OrderNote {
+  readonly type: 'received' | 'activate' | 'done'
+  readonly id: string
+  readonly isAsk: boolean | null
+  readonly price: string | null
+  readonly size: string | null
+  readonly sequence: number | null
+  readonly exchangeTime: ExchangeTime
+  readonly metadata: string
+}
+
+/** The parts of an L2 record; `bids` and `asks` are JSON text: `[["43250.5","100","0",null],…]`. */
 export interface L2Frame {
   bids: string
   asks: string
   sequence: number | null
   previous: number | null
   checksum: number | null
-  exchangeTimeMs: number | null
+  exchangeTime: ExchangeTime
 }
 
 /** One trade: text as sent. `metadata` is JSON text of an object. */
@@ -106,7 +204,7 @@ export interface Trade {
   readonly isSell: boolean
   readonly price: string
   readonly size: string
-  readonly exchangeTimeMs: number | null
+  readonly exchangeTime: ExchangeTime
   readonly metadata: string
 }
 
@@ -115,14 +213,24 @@ export interface Host {
   /** Receive time of the line being handled, µs. */
   readonly us: number
   readonly keepers: readonly Keeper[]
-  readonly wantsTrades: boolean
+  /** What this connection is for. */
+  readonly feeds: readonly FeedKind[]
+  /** Levels a side that snapshots show. */
+  readonly depth: number
   /** Overrides the exchange's silence limit when not null. */
   readonly silenceMs: number | null
-  send(text: string): void
+  /** Null in a rebuild: nothing is sent there. What a session does must not depend on it. */
+  readonly credentials: Credentials | null
+  /** `recorded`: what is written instead of a text with secrets in it. */
+  send(text: string, recorded?: string): void
+  /** The answer comes to `onFetched`, unless the connection ends before. */
+  fetch(request: FetchRequest): void
   /** The connection is of no use any more: close it and connect again. */
   hangup(reason: string): void
   /** The exchange will close this connection: open another first, leave this one when that one is live. */
   replace(reason: string): void
+  /** The exchange told the metadata of an instrument, or changed them. */
+  metadata(info: InstrumentInfo): void
   log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
 }
 
@@ -136,6 +244,8 @@ export interface Session {
   read(text: string): FrameForm
   /** Applies the frame that `read` read last. */
   apply(): void
+  /** The answer to a `fetch`. */
+  onFetched(id: string, answer: FetchAnswer): void
   /** Time passes: acknowledgements that are overdue, keep-alives, silence. */
   onTick(): void
   /** A book needs a new image. */
@@ -149,18 +259,25 @@ export interface Session {
 /** One exchange: constants and pure functions. */
 export interface Exchange {
   readonly id: string
+  /** What it offers; the first one is the default. */
   readonly levels: readonly Level[]
   readonly proof: Partial<Record<Level, Proof>>
   readonly limits: Limits
-  readonly wsUrl: string
-  readonly restUrl: string
-  readonly restRequestsPerMinuteMax: number
-  readonly catalogue: Catalogue
+  readonly choices: Choices
+  readonly credentials?: CredentialsNeed
+  /** Binary frames are compressed so. */
+  readonly compression?: 'gzip'
+  /** Where the instruments of a selection are captured from. */
+  endpoints(selection: Selection): Endpoints
+  /** How the list of a market is read; null: the exchange's usual one. */
+  catalogue(market: Market | null): Catalogue
   /** The exchange's own name for a symbol in any common spelling, without looking at a list. */
   spell(symbol: string): string
-  /** Market and channel of an instrument by its name. */
-  describe(instId: string, level: Level): Instrument
+  /** Market and channel of an instrument by its name and what was selected. */
+  describe(instId: string, selection: Selection): Instrument
+  /** Levels or orders a side that its book may hold; infinite where the whole book is sent. */
+  depthMax(instrument: Instrument): number
   open(host: Host): Session
   /** The checksum of a book, over the exchange's own number text, as the exchange prints it. */
-  checksum?(keeper: Keeper): number
+  checksum?(keeper: Pick<Keeper, 'instrument' | 'orders' | 'levels'>): number
 }

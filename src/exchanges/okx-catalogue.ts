@@ -26,6 +26,7 @@ function info(row: Record<string, unknown>): InstrumentInfo {
     tickSize: text(row.tickSz),
     lotSize: text(row.lotSz),
     minSize: text(row.minSz),
+    minNotional: null,
     status: text(row.state),
     raw: row
   }

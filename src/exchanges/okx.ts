@@ -13,9 +13,9 @@
 import crc32 from 'crc-32'
 import type { LevelBook } from '../book/levels.ts'
 import { isDecimal, isZero, priceKey, scanDecimal, scanned } from '../core/decimal.ts'
-import type { Instrument, Level, Market } from '../core/instrument.ts'
+import type { Instrument, Market } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
-import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Session } from './exchange.ts'
+import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Selection, Session } from './exchange.ts'
 import { readOkxCatalogue } from './okx-catalogue.ts'
 import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
@@ -25,13 +25,14 @@ const LIMITS: Limits = {
   silenceMsMax: 90_000,
   pingMs: 20_000,
   ackMsMax: 10_000,
-  instrumentsPerSocketMax: 25,
   connectsPerMinuteMax: 60,
   // Three a second are allowed.
   connectSpacingMs: 400,
-  frameBytesMax: 16 * 1024 * 1024,
-  depthMax: 400
+  sendSpacingMs: 0,
+  restWeightPerMinuteMax: 120,
+  frameBytesMax: 16 * 1024 * 1024
 }
+const DEPTH = 400
 const CHECKSUM_ROWS = 25
 /** Too many requests, and a login trouble of the exchange's own: worth another try. Everything else is final. */
 const LATER = new Set(['60014', '63999'])
@@ -58,7 +59,7 @@ class BookFrame implements L2Frame {
   sequence: number | null = null
   previous: number | null = null
   checksum: number | null = null
-  exchangeTimeMs: number | null = null
+  exchangeTime: number | null = null
 }
 
 const OPEN = 91
@@ -91,7 +92,7 @@ class BookReader {
     if (this.skip('"},"action":"snapshot","data":[{')) frame.isSnapshot = true
     else if (this.skip('"},"action":"update","data":[{')) frame.isSnapshot = false
     else return false
-    frame.sequence = frame.previous = frame.checksum = frame.exchangeTimeMs = null
+    frame.sequence = frame.previous = frame.checksum = frame.exchangeTime = null
     let seen = 0
     for (;;) {
       const key = this.member()
@@ -127,7 +128,7 @@ class BookReader {
     if (this.skip('"ts":"')) {
       const value = this.integer()
       if (value === undefined || !this.skip('"')) return 0
-      frame.exchangeTimeMs = value
+      frame.exchangeTime = value
       return 4
     }
     if (this.skip('"checksum":')) {
@@ -241,7 +242,7 @@ class OkxSession implements Session {
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
-      s => this.request('subscribe', s),
+      batch => batch.forEach(s => this.request('subscribe', s)),
       s => this.request('unsubscribe', s)
     )
     for (const [index, keeper] of host.keepers.entries()) this.byName.set(keeper.instrument.instId, index)
@@ -326,7 +327,7 @@ class OkxSession implements Session {
     if (keeper.live && repeated) return
     if (subscription.stage === 'asked') this.subscriptions.acked(subscription, null)
     this.subscriptions.data(subscription)
-    keeper.beginImage(frame.sequence, frame.exchangeTimeMs)
+    keeper.beginImage(frame.sequence, frame.exchangeTime)
     putRows(keeper, frame)
     chain.last = frame.sequence
     chain.previous = frame.previous
@@ -372,7 +373,7 @@ class OkxSession implements Session {
         isSell: side === 'sell',
         price: px,
         size: sz,
-        exchangeTimeMs: typeof ts === 'string' && isCount(ts) ? Number(ts) : null,
+        exchangeTime: typeof ts === 'string' && isCount(ts) ? Number(ts) : null,
         metadata: JSON.stringify({ count, source, seqId })
       })
     }
@@ -444,8 +445,12 @@ class OkxSession implements Session {
     this.subscriptions.renew(this.subscriptions.of(index, 'book'), reason)
   }
 
+  onFetched(): void {
+    // Images come by the subscription: nothing is ever fetched.
+  }
+
   refused(index: number): boolean {
-    return this.subscriptions.of(index, 'book').stage === 'refused'
+    return this.subscriptions.refused(index)
   }
 
   state(): unknown {
@@ -487,7 +492,7 @@ function fillFrame(
   frame.sequence = sequence
   frame.previous = previous
   frame.checksum = checksum === 0 ? null : checksum
-  frame.exchangeTimeMs = typeof data.ts === 'string' && isCount(data.ts) ? Number(data.ts) : null
+  frame.exchangeTime = typeof data.ts === 'string' && isCount(data.ts) ? Number(data.ts) : null
   return true
 }
 
@@ -566,7 +571,7 @@ function spell(symbol: string): string {
   return symbol.toUpperCase().replace(/[/_:]/g, '-')
 }
 
-function describe(instId: string, level: Level): Instrument {
+function describe(instId: string, { level }: Selection): Instrument {
   return { exchange: 'okx', instId, market: marketOf(instId), level, channel: 'books' }
 }
 
@@ -576,12 +581,15 @@ export const okx: Exchange = {
   levels: ['l2'],
   proof: { l2: { sequence: 'instrument', checksum: false } },
   limits: LIMITS,
-  wsUrl: 'wss://ws.okx.com:8443/ws/v5/public',
-  restUrl: 'https://www.okx.com',
-  restRequestsPerMinuteMax: 120,
-  catalogue: readOkxCatalogue(marketOf),
+  choices: {},
+  endpoints: () => ({
+    restUrl: 'https://www.okx.com',
+    routes: [{ url: 'wss://ws.okx.com:8443/ws/v5/public', feeds: ['book', 'trades'], instrumentsMax: 25 }]
+  }),
+  catalogue: () => readOkxCatalogue(marketOf),
   spell,
   describe,
+  depthMax: () => DEPTH,
   open: host => new OkxSession(host),
   checksum: okxChecksum
 }

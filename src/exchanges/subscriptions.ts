@@ -1,4 +1,5 @@
 import { assert } from '../core/errors.ts'
+import type { FeedKind } from '../core/instrument.ts'
 import type { Host, Limits } from './exchange.ts'
 
 /** Where a subscription stands. `acked` waits for its first data; `waiting` asks again at `dueUs`. */
@@ -7,7 +8,7 @@ export type Stage = 'idle' | 'asked' | 'acked' | 'live' | 'leaving' | 'waiting' 
 /** One channel of one instrument on one connection. Plain data: it is written to the state line as it is. */
 export interface Subscription {
   readonly index: number
-  readonly kind: 'book' | 'trades'
+  readonly kind: FeedKind
   stage: Stage
   /** The exchange's handle for it (a channel id), if it has one. */
   handle: number | null
@@ -33,17 +34,24 @@ export class Subscriptions {
   list: Subscription[] = []
   private readonly host: Host
   private readonly limits: Limits
-  private readonly ask: (subscription: Subscription) => void
+  /** Set where the image of a book does not come by itself: then its lack is no fault of the subscription. */
+  imagesApart = false
+  private readonly ask: (batch: readonly Subscription[]) => void
   private readonly leave: (subscription: Subscription) => void
 
-  constructor(host: Host, limits: Limits, ask: (s: Subscription) => void, leave: (s: Subscription) => void) {
+  /** `ask` gets all that is asked for at once, so that an exchange with room for many in one message can use it. */
+  constructor(
+    host: Host,
+    limits: Limits,
+    ask: (batch: readonly Subscription[]) => void,
+    leave: (s: Subscription) => void
+  ) {
     this.host = host
     this.limits = limits
     this.ask = ask
     this.leave = leave
-    const kinds = host.wantsTrades ? (['book', 'trades'] as const) : (['book'] as const)
     this.list = host.keepers.flatMap((_, index) =>
-      kinds.map(kind => ({
+      host.feeds.map(kind => ({
         index,
         kind,
         stage: 'idle' as Stage,
@@ -58,15 +66,25 @@ export class Subscriptions {
   }
 
   /** The subscription of an instrument's channel. */
-  of(index: number, kind: 'book' | 'trades'): Subscription {
-    const found = this.list.find(s => s.index === index && s.kind === kind)
+  of(index: number, kind: FeedKind): Subscription {
+    const found = this.find(index, kind)
     assert(found, `no ${kind} subscription of instrument ${index}`)
     return found
   }
 
+  /** The same; undefined when this connection does not have it. */
+  find(index: number, kind: FeedKind): Subscription | undefined {
+    return this.list.find(s => s.index === index && s.kind === kind)
+  }
+
+  /** Whether the book of an instrument was refused for good. */
+  refused(index: number): boolean {
+    return this.find(index, 'book')?.stage === 'refused'
+  }
+
   /** Asks for everything that is idle. */
   start(): void {
-    for (const subscription of this.list) if (subscription.stage === 'idle') this.request(subscription)
+    this.request(this.list.filter(({ stage }) => stage === 'idle'))
   }
 
   private enter(subscription: Subscription, stage: Stage): void {
@@ -74,11 +92,13 @@ export class Subscriptions {
     subscription.sinceUs = this.host.us
   }
 
-  private request(subscription: Subscription): void {
-    this.enter(subscription, 'asked')
-    subscription.handle = null
-    subscription.spoiled = false
-    this.ask(subscription)
+  private request(batch: readonly Subscription[]): void {
+    for (const subscription of batch) {
+      this.enter(subscription, 'asked')
+      subscription.handle = null
+      subscription.spoiled = false
+    }
+    if (batch.length > 0) this.ask(batch)
   }
 
   /** The exchange has acknowledged a subscription. */
@@ -131,7 +151,7 @@ export class Subscriptions {
       if (subscription.kind === 'book') this.host.keepers[subscription.index]!.lose('unsubscribed', null, null, false)
       subscription.tries++
     } else if (subscription.stage !== 'leaving') return
-    if (subscription.tries <= FREE_TRIES) this.request(subscription)
+    if (subscription.tries <= FREE_TRIES) this.request([subscription])
     else this.wait(subscription, Math.min(RETRY_MS_MAX, 1000 * 2 ** (subscription.tries - FREE_TRIES)))
   }
 
@@ -164,13 +184,14 @@ export class Subscriptions {
           if (age > ackUs) return this.host.hangup(`no acknowledgement within ${this.limits.ackMsMax} ms`)
           break
         case 'acked':
-          if (age > ackUs) this.renew(subscription, 'no image')
+          if (!this.imagesApart && age > ackUs) this.renew(subscription, 'no image')
           break
         case 'waiting':
-          if (this.host.us >= subscription.dueUs) this.request(subscription)
+          if (this.host.us >= subscription.dueUs) this.request([subscription])
           break
         case 'live':
-          if (!paused && age > ackUs && this.lacksBook(subscription)) this.renew(subscription, 'no image')
+          if (!paused && !this.imagesApart && age > ackUs && this.lacksBook(subscription))
+            this.renew(subscription, 'no image')
           else this.watch(subscription, silenceUs(subscription))
       }
     }

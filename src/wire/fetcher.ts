@@ -1,70 +1,112 @@
-import { get as httpGet, type IncomingMessage } from 'node:http'
-import { get as httpsGet } from 'node:https'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry, { AbortError } from 'p-retry'
 import { L3capError, messageOf } from '../core/errors.ts'
+import type { FetchRequest } from '../exchanges/exchange.ts'
 import { Pace } from './pace.ts'
-import { RetryAfter, retryAfterMs } from './socket.ts'
+import { retryAfterMs } from './socket.ts'
 
-const ANSWER_MS_MAX = 8000
-const RETRY_AFTER_MS_MAX = 60_000
+const ANSWER_MS_MAX = 15_000
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024
+const RETRY_AFTER_MS_MAX = 300_000
+/** Refused without a word on how long: this long, and twice as long each time it goes on. */
+const REFUSED_MS_MIN = 2000
+const REFUSED_MS_MAX = 120_000
 
-/** Reads JSON over REST within an exchange's request budget; honours `Retry-After`. */
+/** What came back; status 0 and the reason as the text when nothing did. */
+export interface Answer {
+  readonly status: number
+  readonly text: string
+}
+
+/**
+ * REST of one host within an exchange's budget of weight. Refusals (429, 418, 503) hold back every request to the host
+ * for as long as the exchange says.
+ */
 export class Fetcher {
   private readonly base: string
   private readonly pace: Pace
+  private refusals = 0
+  private refusedUntilMs = 0
 
-  constructor(base: string, requestsPerMinuteMax: number) {
+  constructor(base: string, weightPerMinuteMax: number) {
     this.base = base.replace(/\/$/, '')
-    this.pace = new Pace(requestsPerMinuteMax)
+    this.pace = new Pace(weightPerMinuteMax)
+  }
+
+  /** The whole address of a path. */
+  url(path: string): string {
+    return this.base + path
+  }
+
+  /** Sends a request when its turn has come. Rejects only when the signal aborts. */
+  async send(request: Omit<FetchRequest, 'id'>, signal: AbortSignal): Promise<Answer> {
+    await this.pace.wait(signal, request.weight ?? 1)
+    while (this.refusedUntilMs > performance.now())
+      await sleep(this.refusedUntilMs - performance.now(), undefined, { signal })
+    try {
+      const limited = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
+      const answer = await exchange(this.base + request.path, request.post, limited)
+      this.heed(answer.status, answer.retryAfter)
+      return answer
+    } catch (error) {
+      signal.throwIfAborted()
+      return { status: 0, text: messageOf(error) }
+    }
+  }
+
+  private heed(status: number, retryAfter: string | undefined): void {
+    if (status !== 429 && status !== 418 && status !== 503) {
+      this.refusals = 0
+      return
+    }
+    const saidMs = retryAfterMs(retryAfter, Date.now())
+    const waitMs = saidMs > 0 ? saidMs : Math.min(REFUSED_MS_MAX, REFUSED_MS_MIN * 2 ** this.refusals++)
+    this.refusedUntilMs = performance.now() + Math.min(waitMs, RETRY_AFTER_MS_MAX)
   }
 
   /** The JSON at a path. Throws `L3capError` REST after `tries` attempts. */
-  async json(path: string, signal: AbortSignal, tries = 3): Promise<unknown> {
+  async json(path: string, signal: AbortSignal, tries = 3, weight = 1): Promise<unknown> {
     try {
-      return await pRetry(() => this.attempt(path, signal), {
+      return await pRetry(() => this.attempt(path, weight, signal), {
         retries: tries - 1,
         minTimeout: 500,
         maxTimeout: 5000,
         randomize: true,
-        signal,
-        onFailedAttempt: async ({ error }) => {
-          if (error instanceof RetryAfter)
-            await sleep(Math.min(error.waitMs, RETRY_AFTER_MS_MAX), undefined, { signal })
-        }
+        signal
       })
     } catch (error) {
       throw new L3capError('REST', `GET ${this.base}${path}: ${messageOf(error)}`, { cause: error })
     }
   }
 
-  private async attempt(path: string, signal: AbortSignal): Promise<unknown> {
-    await this.pace.wait(signal)
-    const { status, retryAfter, text } = await get(
-      this.base + path,
-      AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
-    )
+  private async attempt(path: string, weight: number, signal: AbortSignal): Promise<unknown> {
+    const { status, text } = await this.send({ path, weight }, signal)
     if (status >= 200 && status < 300) return JSON.parse(text)
-    const said = `status ${status} ${text.slice(0, 200)}`
-    if (status === 429 || status === 418 || status === 503)
-      throw new RetryAfter(said, retryAfterMs(retryAfter, Date.now()))
-    throw status < 500 ? new AbortError(said) : new Error(said)
+    const said = status === 0 ? text : `status ${status} ${text.slice(0, 200)}`
+    const isFinal = status >= 400 && status < 500 && status !== 429 && status !== 418
+    throw isFinal ? new AbortError(said) : new Error(said)
   }
 }
 
-interface Answer {
-  readonly status: number
-  readonly retryAfter: string | undefined
-  readonly text: string
-}
-
-/** One GET, without the 7 MB that the built-in `fetch` would keep resident for a request a day. */
-function get(url: string, signal: AbortSignal): Promise<Answer> {
+/** One request, without the 7 MB that the built-in `fetch` would keep resident. */
+function exchange(
+  url: string,
+  post: FetchRequest['post'],
+  signal: AbortSignal
+): Promise<Answer & { retryAfter: string | undefined }> {
   return new Promise((resolve, reject) => {
     const receive = (response: IncomingMessage) => {
       const chunks: Buffer[] = []
-      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      let bytes = 0
+      response.on('data', (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > ANSWER_BYTES_MAX) response.destroy(new Error(`answer larger than ${ANSWER_BYTES_MAX} bytes`))
+        else chunks.push(chunk)
+      })
       response.on('error', reject)
+      response.on('aborted', () => reject(new Error('the answer was cut short')))
       response.on('end', () =>
         resolve({
           status: response.statusCode ?? 0,
@@ -73,7 +115,15 @@ function get(url: string, signal: AbortSignal): Promise<Answer> {
         })
       )
     }
-    const request = url.startsWith('https:') ? httpsGet(url, { signal }, receive) : httpGet(url, { signal }, receive)
+    const options = {
+      method: post ? 'POST' : 'GET',
+      // Some exchanges refuse requests without a name.
+      headers: { 'user-agent': 'l3cap', accept: 'application/json', ...post?.headers },
+      signal
+    }
+    const send = url.startsWith('https:') ? httpsRequest : httpRequest
+    const request = send(url, options, receive)
     request.on('error', reject)
+    request.end(post?.body)
   })
 }

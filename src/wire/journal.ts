@@ -1,10 +1,12 @@
 import { isAscii, isUtf8 } from 'node:buffer'
+import { gunzipSync } from 'node:zlib'
 import type { Requests } from '../capture/connection.ts'
 import { type CloseCause, type Engine, type OpenDetail, STATE_VERSION, type StateDetail } from '../capture/engine.ts'
 import type { EngineConfig, FrameStream } from '../capture/subject.ts'
-import type { Level } from '../core/instrument.ts'
+import type { FeedKind, Instrument } from '../core/instrument.ts'
+import { parseFrame } from '../core/json.ts'
 import { HOUR_US, hourOf, usText } from '../core/time.ts'
-import type { Exchange } from '../exchanges/exchange.ts'
+import type { Exchange, FetchRequest, InstrumentInfo } from '../exchanges/exchange.ts'
 
 const LONG_FRAME = 256
 
@@ -95,7 +97,7 @@ export class Journal implements Requests {
     for (const open of this.open_.values()) {
       const frame = this.next(open.name)
       if (open.stream) {
-        const subjects = this.engine.subjectStates(open.detail.instruments.map(([instId]) => instId))
+        const subjects = this.engine.subjectStates(open.detail.instruments)
         const state: StateDetail = { ...open.detail, subjects, connection: this.engine.connectionState(open.name) }
         this.write(open, us, frame, `"state","run":${JSON.stringify(this.parts.run)},"state":${JSON.stringify(state)}}`)
       }
@@ -104,11 +106,17 @@ export class Journal implements Requests {
     }
   }
 
-  /** `open`: a connection is established for these instruments. */
-  open(name: string, url: string, instruments: readonly [string, Level][], replaces: string | null): void {
+  /** `open`: a connection is established for these feeds of these instruments. */
+  open(
+    name: string,
+    url: string,
+    instruments: readonly Instrument[],
+    feeds: readonly FeedKind[],
+    replaces: string | null
+  ): void {
     const us = this.stamp()
     const frame = this.next(name)
-    const plain: OpenDetail = { v: STATE_VERSION, config: this.parts.config, instruments, replaces }
+    const plain: OpenDetail = { v: STATE_VERSION, config: this.parts.config, instruments, feeds, replaces }
     const open: Open = {
       name,
       stream: this.parts.frames(name),
@@ -117,7 +125,7 @@ export class Journal implements Requests {
     }
     const hour = hourOf(us)
     const known = this.hours.get(name) === hour
-    const detail = known ? plain : { ...plain, subjects: this.engine.subjectStates(instruments.map(([id]) => id)) }
+    const detail = known ? plain : { ...plain, subjects: this.engine.subjectStates(instruments) }
     this.hours.set(name, hour)
     this.open_.set(name, open)
     this.write(
@@ -140,20 +148,51 @@ export class Journal implements Requests {
     this.lastFrameUs = us
     if (this.skipped.size > 0) this.resume(open, us)
     const frame = this.next(name)
-    const isPlain = isAscii(data)
-    const isText = !isBinary && (isPlain || isUtf8(data))
-    if (!isText || data.length > this.parts.exchange.limits.frameBytesMax) {
-      const text = isText ? JSON.stringify(data.toString()) : `"${data.toString('base64')}"`
+    const plain = isBinary ? this.inflate(data) : data
+    const isPlain = plain !== undefined && isAscii(plain)
+    const isText = plain !== undefined && (isPlain || isUtf8(plain))
+    if (!isText || plain.length > this.parts.exchange.limits.frameBytesMax) {
+      const text = isText ? JSON.stringify(plain.toString()) : `"${data.toString('base64')}"`
       this.write(open, us, frame, `"in"${isText ? '' : ',"encoding":"base64"'},"unread":true,"text":${text}}`)
       this.engine.unreadable(us, name, frame, isText ? 'larger than the limit' : isBinary ? 'binary' : 'broken UTF-8')
     } else {
-      const text = data.toString(isPlain ? 'latin1' : 'utf8')
+      const text = plain.toString(isPlain ? 'latin1' : 'utf8')
       const form = this.engine.read(name, text)
       if (form === 'msg') this.writeFrame(open, us, frame, text)
       else this.write(open, us, frame, `"in","text":${JSON.stringify(text)}}`)
       this.engine.apply(us, name, frame)
     }
     if (this.queue.length > 0) this.drain()
+  }
+
+  /** What a binary frame holds; undefined when nobody can read it. */
+  private inflate(data: Buffer): Buffer | undefined {
+    const { compression, limits } = this.parts.exchange
+    if (compression !== 'gzip') return undefined
+    try {
+      return gunzipSync(data, { maxOutputLength: limits.frameBytesMax })
+    } catch {
+      // No gzip, cut short, or larger than the limit: it is kept as it came.
+      return undefined
+    }
+  }
+
+  /** `http`: what came of a REST request. `text` is the body, with secrets still in it. */
+  fetched(name: string, url: string, request: FetchRequest, status: number, text: string): void {
+    if (this.parts.isFull()) return this.skip(name)
+    const us = this.stamp()
+    const open = this.open_.get(name)
+    if (open === undefined) return
+    if (this.skipped.size > 0) this.resume(open, us)
+    const frame = this.next(name)
+    const body = parseFrame(text)
+    const recorded = request.hide ? request.hide(text) : text
+    const isJson = request.hide ? parseFrame(recorded).embeddable : body.embeddable
+    const method = request.post ? 'POST' : 'GET'
+    const head = `"http","id":${JSON.stringify(request.id)},"method":"${method}","url":${JSON.stringify(url)},"status":${status}`
+    this.write(open, us, frame, `${head},${isJson ? `"msg":${recorded}` : `"text":${JSON.stringify(recorded)}`}}`)
+    this.engine.fetched(us, name, frame, request.id, { status, value: body.value })
+    this.drain()
   }
 
   private skip(name: string): void {
@@ -218,8 +257,16 @@ export class Journal implements Requests {
     }
   }
 
-  send(name: string, text: string): void {
-    this.queue.push(() => this.actions.send(name, text))
+  send(name: string, text: string, recorded: string): void {
+    this.queue.push(() => this.actions.send(name, text, recorded))
+  }
+
+  fetch(name: string, request: FetchRequest): void {
+    this.queue.push(() => this.actions.fetch(name, request))
+  }
+
+  metadata(info: InstrumentInfo): void {
+    this.queue.push(() => this.actions.metadata(info))
   }
 
   hangup(name: string, reason: string): void {

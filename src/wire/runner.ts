@@ -2,9 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
 import type { Requests } from '../capture/connection.ts'
 import { messageOf } from '../core/errors.ts'
-import type { Instrument } from '../core/instrument.ts'
-import type { Exchange } from '../exchanges/exchange.ts'
+import type { FeedKind, Instrument } from '../core/instrument.ts'
+import type { Exchange, FetchRequest, InstrumentInfo, Route } from '../exchanges/exchange.ts'
 import type { Clock } from './clock.ts'
+import type { Fetcher } from './fetcher.ts'
 import type { Journal } from './journal.ts'
 import { Pace } from './pace.ts'
 import { RetryAfter, Socket } from './socket.ts'
@@ -19,9 +20,15 @@ const TICK_MS_MAX = 2000
 /** A share of the instruments and the connection that serves it. */
 interface Slot {
   readonly name: string
+  readonly route: Route
   readonly instruments: readonly Instrument[]
   readonly replaces: string | null
   socket: Socket | null
+  /** Ends what was begun for the socket: requests, messages that wait for their turn. */
+  life: AbortController
+  /** Messages that wait for their turn, as sent and as recorded; the next may go at `sendDueMs`. */
+  outbox: [text: string, recorded: string][]
+  sendDueMs: number
   /** Its replacement is on its way: when it ends, it ends for good. */
   retiring: boolean
   settled: () => void
@@ -31,11 +38,12 @@ interface Slot {
 /** What a runner needs. */
 export interface RunnerParts {
   readonly exchange: Exchange
-  readonly url: string
+  readonly fetcher: Fetcher
   readonly clock: Clock
   /** Takes a connection name that no running process has; `release` gives it back. */
   takeName(): string
   releaseName(name: string): void
+  storeMetadata(info: InstrumentInfo): void
   log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
 }
 
@@ -60,29 +68,45 @@ export class Runner implements Requests {
     this.journal = journal
   }
 
-  /** Connects: one connection for as many instruments as the exchange allows. */
-  start(instruments: readonly Instrument[], cadenceMs: number): void {
-    const size = this.parts.exchange.limits.instrumentsPerSocketMax
-    for (let at = 0; at < instruments.length; at += size) this.launch(instruments.slice(at, at + size), null)
+  /** Connects: for each route with wanted feeds one connection for as many instruments as it allows. */
+  start(
+    instruments: readonly Instrument[],
+    routes: readonly Route[],
+    wanted: readonly FeedKind[],
+    cadenceMs: number
+  ): void {
+    for (const route of routes) {
+      const feeds = route.feeds.filter(feed => wanted.includes(feed))
+      const size = route.instrumentsMax
+      for (let at = 0; feeds.length > 0 && at < instruments.length; at += size)
+        this.launch({ ...route, feeds }, instruments.slice(at, at + size), null)
+    }
     this.scheduleTick(cadenceMs / Math.ceil(cadenceMs / TICK_MS_MAX))
   }
 
-  private launch(instruments: readonly Instrument[], replaces: string | null): void {
+  private launch(route: Route, instruments: readonly Instrument[], replaces: string | null): void {
     let name: string
     try {
       name = this.parts.takeName()
     } catch (error) {
       // A full disk takes no lock file: the name is asked for again, the capture goes on.
       this.log('error', 'No connection name to be had', { error: messageOf(error) })
-      setTimeout(() => this.stopping.signal.aborted || this.launch(instruments, replaces), BACKOFF_MS_MIN).unref()
+      setTimeout(
+        () => this.stopping.signal.aborted || this.launch(route, instruments, replaces),
+        BACKOFF_MS_MIN
+      ).unref()
       return
     }
     const nothing = () => undefined
     const slot: Slot = {
       name,
+      route,
       instruments,
       replaces,
       socket: null,
+      life: new AbortController(),
+      outbox: [],
+      sendDueMs: 0,
       retiring: false,
       settled: nothing,
       ended: nothing
@@ -154,22 +178,21 @@ export class Runner implements Requests {
       fail(new Error(`ended before its books were live: ${why}`))
       finish()
     }
-    await Socket.open(this.parts.url, signal, socket => {
+    const { url, feeds } = slot.route
+    await Socket.open(url, signal, socket => {
       if (signal.aborted) {
         socket.leave()
         slot.ended('stopping')
         return { onMessage: () => undefined, onEnd: () => undefined }
       }
       slot.socket = socket
+      slot.life = new AbortController()
+      slot.outbox = []
+      slot.sendDueMs = 0
       const { name } = slot
-      this.log('info', 'Connected', { conn: name, url: this.parts.url, instruments: slot.instruments.length })
+      this.log('info', 'Connected', { conn: name, url, feeds, instruments: slot.instruments.length })
       const replaces = slot.replaces !== null && this.slots.get(slot.replaces)?.retiring ? slot.replaces : null
-      this.journal.open(
-        name,
-        this.parts.url,
-        slot.instruments.map(i => [i.instId, i.level]),
-        replaces
-      )
+      this.journal.open(name, url, slot.instruments, feeds, replaces)
       return {
         onMessage: (data, isBinary) => this.journal.in(name, data, isBinary),
         onEnd: (code, reason) => this.onEnd(slot, code, reason)
@@ -180,7 +203,7 @@ export class Runner implements Requests {
   }
 
   private onEnd(slot: Slot, code: number, reason: string): void {
-    slot.socket = null
+    this.drop(slot)
     this.log('warn', 'Disconnected', { conn: slot.name, code, reason })
     this.journal.close(slot.name, 'lost', code, reason)
     slot.ended(`${code} ${reason}`)
@@ -203,8 +226,49 @@ export class Runner implements Requests {
     wait()
   }
 
-  send(name: string, text: string): void {
-    if (this.slots.get(name)?.socket?.send(text)) this.journal.out(name, text)
+  /** The slot's socket is no more. */
+  private drop(slot: Slot): void {
+    slot.socket = null
+    slot.life.abort()
+  }
+
+  send(name: string, text: string, recorded: string): void {
+    const slot = this.slots.get(name)
+    if (!slot?.socket) return
+    slot.outbox.push([text, recorded])
+    if (slot.outbox.length === 1) this.flush(slot, slot.life.signal)
+  }
+
+  /** Sends what waits, at the pace of the exchange. */
+  private flush(slot: Slot, signal: AbortSignal): void {
+    while (slot.outbox.length > 0 && !signal.aborted) {
+      const waitMs = slot.sendDueMs - performance.now()
+      if (waitMs > 0) {
+        setTimeout(() => this.flush(slot, signal), Math.ceil(waitMs))
+        return
+      }
+      const [text, recorded] = slot.outbox.shift()!
+      slot.sendDueMs = performance.now() + this.parts.exchange.limits.sendSpacingMs
+      if (slot.socket?.send(text)) this.journal.out(slot.name, recorded)
+    }
+  }
+
+  fetch(name: string, request: FetchRequest): void {
+    const slot = this.slots.get(name)
+    if (!slot?.socket) return
+    const { fetcher } = this.parts
+    const { signal } = slot.life
+    void fetcher
+      .send(request, AbortSignal.any([signal, this.stopping.signal]))
+      .then(({ status, text }) => {
+        if (!signal.aborted && slot.socket) this.journal.fetched(name, fetcher.url(request.path), request, status, text)
+      })
+      // Only the end of the connection rejects: nobody waits for the answer then.
+      .catch(() => undefined)
+  }
+
+  metadata(info: InstrumentInfo): void {
+    this.parts.storeMetadata(info)
   }
 
   hangup(name: string, reason: string): void {
@@ -216,7 +280,7 @@ export class Runner implements Requests {
     if (slot === undefined || slot.retiring) return
     slot.retiring = true
     this.log('info', 'Planned change of connection', { conn: name, reason })
-    this.launch(slot.instruments, name)
+    this.launch(slot.route, slot.instruments, name)
   }
 
   leave(name: string): void {
@@ -224,7 +288,7 @@ export class Runner implements Requests {
     // Names are used again: only a connection that is being replaced may be left.
     if (!slot?.socket || !slot.retiring) return
     slot.socket.leave()
-    slot.socket = null
+    this.drop(slot)
     this.journal.close(name, 'replaced', 1000, 'replaced')
     slot.ended('replaced')
   }
@@ -243,7 +307,7 @@ export class Runner implements Requests {
     for (const slot of this.slots.values()) {
       if (!slot.socket) continue
       slot.socket.leave()
-      slot.socket = null
+      this.drop(slot)
       this.journal.close(slot.name, 'stopped', 1000, 'stopped')
       slot.ended('stopped')
     }

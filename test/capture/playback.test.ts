@@ -2,13 +2,13 @@ import { describe, expect, it } from 'vitest'
 import { Engine, STATE_VERSION } from '../../src/capture/engine.ts'
 import { type FrameLine, Playback, readFrameLine } from '../../src/capture/playback.ts'
 import type { EngineConfig } from '../../src/capture/subject.ts'
-import type { Level } from '../../src/core/instrument.ts'
+import type { FeedKind, Level } from '../../src/core/instrument.ts'
 import { hourOf } from '../../src/core/time.ts'
 import { bitfinex } from '../../src/exchanges/bitfinex.ts'
 import type { Exchange } from '../../src/exchanges/exchange.ts'
 import { okx } from '../../src/exchanges/okx.ts'
 import { Journal } from '../../src/wire/journal.ts'
-import { CONFIG, MemorySink, RecordedRequests, type Wire } from '../helpers/driver.ts'
+import { CONFIG, described, MemorySink, RecordedRequests, type Wire } from '../helpers/driver.ts'
 import { ASKS, BIDS, BitfinexPeer, OkxPeer, ORDERS } from '../helpers/peers.ts'
 
 const HOUR_11 = Date.UTC(2026, 10, 20, 11) * 1000
@@ -161,10 +161,11 @@ const SETUPS: Record<string, Setup> = {
  */
 function live(setup: Setup): Desk {
   const desk = new Desk(setup.exchange, HOUR_11 - 20 * SECOND, { ...CONFIG, cadenceMs: 2000 })
-  const instruments = setup.instIds.map((instId): [string, Level] => [instId, setup.level])
+  const instruments = described(setup.exchange, setup.instIds, setup.level)
+  const feeds: FeedKind[] = ['book', 'trades']
   const url = 'ws://127.0.0.1/'
   const first = setup.script(desk, 'x-1')
-  desk.journal.open('x-1', url, instruments, null)
+  desk.journal.open('x-1', url, instruments, feeds, null)
   first.answer()
   first.image()
   let n = 0
@@ -194,14 +195,14 @@ function live(setup: Setup): Desk {
   desk.journal.close('x-1', 'lost', 1006, 'gone')
   desk.until(HOUR_11 + 1210 * SECOND)
   const again = setup.script(desk, 'x-1')
-  desk.journal.open('x-1', url, instruments, null)
+  desk.journal.open('x-1', url, instruments, feeds, null)
   again.answer()
   again.image()
   desk.until(HOUR_11 + 3594 * SECOND, market(again))
   again.notice()
   desk.until(HOUR_11 + 3597 * SECOND, market(again))
   const second = setup.script(desk, 'x-2')
-  desk.journal.open('x-2', url, instruments, 'x-1')
+  desk.journal.open('x-2', url, instruments, feeds, 'x-1')
   desk.until(HOUR_11 + 3603 * SECOND, market(again))
   second.answer()
   second.image()
@@ -305,7 +306,7 @@ describe.each(Object.entries(SETUPS))('%s', (_, setup) => {
       expect(state.v).toBe(STATE_VERSION)
       engine.hour(us, conn, frame, state)
       expect(JSON.parse(JSON.stringify(engine.connectionState(conn)))).toEqual(state.connection)
-      expect(engine.subjectStates(setup.instIds)).toEqual(state.subjects)
+      expect(engine.subjectStates(described(setup.exchange, setup.instIds, setup.level))).toEqual(state.subjects)
     }
   })
 

@@ -5,6 +5,7 @@ import type { Exchange } from '../../src/exchanges/exchange.ts'
 import { EXCHANGES } from '../../src/exchanges/registry.ts'
 import {
   Driver,
+  described,
   hasRecordings,
   loadFrames,
   NEEDS_RECORDINGS,
@@ -213,7 +214,7 @@ describe('the registry', () => {
       expect(exchange.levels.length).toBeGreaterThan(0)
       for (const level of exchange.levels) {
         expect(exchange.proof[level]).toBeDefined()
-        expect(exchange.describe('X', level)).toMatchObject({ exchange: id, instId: 'X', level })
+        expect(described(exchange, ['X'], level)[0]).toMatchObject({ exchange: id, instId: 'X', level })
       }
       expect(DIALECTS[id]).toBeDefined()
       expect(RECORDINGS.map(each => each.exchange)).toContain(id)

@@ -4,8 +4,15 @@ import { gunzipSync } from 'node:zlib'
 import type { Requests } from '../../src/capture/connection.ts'
 import { type CloseCause, Engine, STATE_VERSION } from '../../src/capture/engine.ts'
 import type { EngineConfig, Sink, Stream } from '../../src/capture/subject.ts'
-import type { Level } from '../../src/core/instrument.ts'
-import type { Exchange, FrameForm } from '../../src/exchanges/exchange.ts'
+import type { FeedKind, Instrument, Level } from '../../src/core/instrument.ts'
+import type {
+  Credentials,
+  Exchange,
+  FetchRequest,
+  FrameForm,
+  InstrumentInfo,
+  Selection
+} from '../../src/exchanges/exchange.ts'
 
 /** A record of any feed, parsed. */
 export type Row = Record<string, unknown>
@@ -54,15 +61,25 @@ export class MemorySink implements Sink {
 
 /** Remembers what an engine asked for. */
 export class RecordedRequests implements Requests {
-  readonly sent: { connection: string; text: string }[] = []
+  readonly sent: { connection: string; text: string; recorded: string }[] = []
+  readonly fetches: { connection: string; request: FetchRequest }[] = []
+  readonly infos: InstrumentInfo[] = []
   readonly hangups: { connection: string; reason: string }[] = []
   readonly replacements: string[] = []
   readonly leaves: string[] = []
   readonly settledNames: string[] = []
   readonly logs: { level: string; message: string; facts: Row }[] = []
 
-  send(connection: string, text: string): void {
-    this.sent.push({ connection, text })
+  send(connection: string, text: string, recorded: string): void {
+    this.sent.push({ connection, text, recorded })
+  }
+
+  fetch(connection: string, request: FetchRequest): void {
+    this.fetches.push({ connection, request })
+  }
+
+  metadata(info: InstrumentInfo): void {
+    this.infos.push(info)
   }
 
   hangup(connection: string, reason: string): void {
@@ -87,6 +104,13 @@ export class RecordedRequests implements Requests {
   }
 }
 
+/** Instruments as a configuration would describe them. */
+export function described(exchange: Exchange, instIds: readonly string[], selected: Level | Selection): Instrument[] {
+  const selection =
+    typeof selected === 'string' ? { level: selected, market: null, channel: null, updateSpeed: null } : selected
+  return instIds.map(instId => exchange.describe(instId, selection))
+}
+
 /** Where a scripted exchange hands its frames to: an engine, or a journal before one. */
 export interface Wire {
   readonly us: number
@@ -95,7 +119,7 @@ export interface Wire {
 }
 
 /** How the tests capture unless they say otherwise. */
-export const CONFIG: EngineConfig = { depth: 400, cadenceMs: 2000, onMismatch: 'three', silenceMs: null, trades: true }
+export const CONFIG: EngineConfig = { depth: 400, cadenceMs: 2000, onMismatch: 'three', silenceMs: null }
 /** 2026-11-20T10:15:00Z. */
 export const START_US = Date.UTC(2026, 10, 20, 10, 15) * 1000
 
@@ -110,11 +134,16 @@ export class Driver implements Wire {
   stepUs = 1000
   private readonly counts = new Map<string, number>()
 
-  constructor(exchange: Exchange, config: Partial<EngineConfig> = {}, startUs = START_US) {
+  constructor(
+    exchange: Exchange,
+    config: Partial<EngineConfig> = {},
+    startUs = START_US,
+    credentials: Credentials | null = null
+  ) {
     this.exchange = exchange
     this.config = { ...CONFIG, ...config }
     this.us = startUs
-    this.engine = new Engine(exchange, this.sink, this.requests)
+    this.engine = new Engine(exchange, this.sink, this.requests, credentials)
   }
 
   get sent(): readonly { connection: string; text: string }[] {
@@ -128,11 +157,28 @@ export class Driver implements Wire {
     return [this.us, name, frame]
   }
 
-  /** Opens a connection for these instruments, all at one level. */
-  open(name: string, instIds: readonly string[], level: Level, replaces: string | null = null): void {
-    const instruments = instIds.map((instId): [string, Level] => [instId, level])
+  /** Opens a connection for these instruments, all at one level, or as selected. */
+  open(
+    name: string,
+    instIds: readonly string[],
+    selected: Level | Selection,
+    replaces: string | null = null,
+    feeds: readonly FeedKind[] = ['book', 'trades']
+  ): void {
+    const instruments = described(this.exchange, instIds, selected)
     const [us, , frame] = this.next(name)
-    this.engine.open(us, name, frame, { v: STATE_VERSION, config: this.config, instruments, replaces })
+    this.engine.open(us, name, frame, { v: STATE_VERSION, config: this.config, instruments, feeds, replaces })
+  }
+
+  /** The answer to the newest REST request of a connection, or to the one of this id. */
+  fetched(name: string, status: number, value: unknown, id?: string): void {
+    const request = this.requests.fetches.findLast(({ connection }) => connection === name)
+    this.engine.fetched(...this.next(name), id ?? request!.request.id, { status, value })
+  }
+
+  /** The paths that were asked for over REST on a connection, oldest first. */
+  fetches(name: string): string[] {
+    return this.requests.fetches.filter(({ connection }) => connection === name).map(({ request }) => request.path)
   }
 
   in(name: string, text: string): FrameForm {

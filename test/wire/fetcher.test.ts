@@ -7,16 +7,23 @@ import { retryAfterMs } from '../../src/wire/socket.ts'
 let server: Server
 let base: string
 let answers: ((response: ServerResponse) => void)[]
-let asked: { url: string; atMs: number }[]
+let asked: { url: string; method: string; body: string; atMs: number }[]
 
 beforeEach(async () => {
   answers = []
   asked = []
   server = createServer((request, response) => {
-    asked.push({ url: request.url ?? '', atMs: performance.now() })
-    const answer = answers.shift()
-    if (answer) answer(response)
-    else response.end('{"ok":true}')
+    const atMs = performance.now()
+    let body = ''
+    request.on('data', chunk => {
+      body += String(chunk)
+    })
+    request.on('end', () => {
+      asked.push({ url: request.url ?? '', method: request.method ?? '', body, atMs })
+      const answer = answers.shift()
+      if (answer) answer(response)
+      else response.end('{"ok":true}')
+    })
   })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   base = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
@@ -73,6 +80,30 @@ describe('Fetcher', () => {
       message: expect.stringContaining('status 404 no such path')
     })
     expect(asked).toHaveLength(1)
+  })
+
+  it('sends what a session asks for, and gives back whatever is answered', async () => {
+    const fetcher = new Fetcher(base, 10)
+    answers = [status(404, 'no'), status(200, 'yes')]
+    expect(await fetcher.send({ path: '/a' }, signal())).toMatchObject({ status: 404, text: 'no' })
+    expect(await fetcher.send({ path: '/b', post: { body: 'x=1', headers: {} } }, signal())).toMatchObject({
+      status: 200,
+      text: 'yes'
+    })
+    expect(asked.map(({ url, method, body }) => [method, url, body])).toEqual([
+      ['GET', '/a', ''],
+      ['POST', '/b', 'x=1']
+    ])
+    answers = [response => void response.destroy()]
+    expect(await fetcher.send({ path: '/c' }, signal())).toMatchObject({ status: 0 })
+  })
+
+  it('after a refusal holds back every request to the host', async () => {
+    const fetcher = new Fetcher(base, 10)
+    answers = [status(429, '{}', { 'retry-after': '1' })]
+    expect(await fetcher.send({ path: '/a' }, signal())).toMatchObject({ status: 429 })
+    await Promise.all([fetcher.send({ path: '/b' }, signal()), fetcher.json('/c', signal())])
+    for (const { atMs } of asked.slice(1)) expect(atMs - asked[0]!.atMs).toBeGreaterThanOrEqual(990)
   })
 
   it('ends at once when it is told to stop', async () => {

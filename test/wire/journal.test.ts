@@ -1,8 +1,9 @@
-import { beforeEach, expect, it } from 'vitest'
+import { gzipSync } from 'node:zlib'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { Engine } from '../../src/capture/engine.ts'
 import { okx } from '../../src/exchanges/okx.ts'
 import { Journal } from '../../src/wire/journal.ts'
-import { CONFIG, MemorySink, RecordedRequests, START_US } from '../helpers/driver.ts'
+import { CONFIG, described, MemorySink, RecordedRequests, START_US } from '../helpers/driver.ts'
 import { ASKS, BIDS, OkxPeer } from '../helpers/peers.ts'
 
 const CONN = 'okx-1'
@@ -33,7 +34,7 @@ beforeEach(() => {
     requests
   )
   journal.attach(new Engine(okx, sink, journal))
-  journal.open(CONN, 'ws://127.0.0.1/', [['BTC-USDT', 'l2']], null)
+  journal.open(CONN, 'ws://127.0.0.1/', described(okx, ['BTC-USDT'], 'l2'), ['book', 'trades'], null)
 })
 
 const head = (frame: number, at = us) => `{"recv_us":${at},"conn":"okx-1","frame":${frame},"dir":"in",`
@@ -117,4 +118,69 @@ it('a message that was sent stands in a line, and a closed connection takes no m
   journal.tick()
   expect(lines).toHaveLength(length)
   expect(journal.names).toEqual([])
+})
+
+describe('an answer to a REST request', () => {
+  const request = { id: 'image-0-1', path: '/book?x=1' }
+  const url = 'http://127.0.0.1/book?x=1'
+  const line = () => lines.at(-1)!
+
+  it('stands word for word in its line', () => {
+    journal.fetched(CONN, url, request, 200, '{"bids":[["1.50","2"]],"n":1e-7}')
+    expect(line()).toBe(
+      `{"recv_us":${us},"conn":"okx-1","frame":${lines.length},"dir":"http","id":"image-0-1","method":"GET","url":"${url}",` +
+        '"status":200,"msg":{"bids":[["1.50","2"]],"n":1e-7}}\n'
+    )
+  })
+
+  it.each([
+    ['with line breaks', '{\n "a": 1\n}'],
+    ['no JSON', '<html>busy</html>'],
+    ['empty', '']
+  ])('%s is kept as text', (_, text) => {
+    journal.fetched(CONN, url, request, 503, text)
+    expect(JSON.parse(line())).toMatchObject({ dir: 'http', status: 503, text })
+  })
+
+  it('shows no secret, and says how it was asked', () => {
+    const hide = (text: string) => text.replace(/"token":"[^"]*"/, '"token":"***"')
+    const post = { body: 'nonce=1', headers: { 'API-Sign': 'signed' } }
+    journal.fetched(CONN, url, { ...request, post, hide }, 200, '{"token":"deep-secret"}')
+    expect(JSON.parse(line())).toMatchObject({ method: 'POST', msg: { token: '***' } })
+    expect(line()).not.toMatch(/deep-secret|signed|nonce/)
+  })
+
+  it('of a connection that has ended is of no interest', () => {
+    journal.close(CONN, 'lost', 1006, '')
+    const before = lines.length
+    journal.fetched(CONN, url, request, 200, '{}')
+    expect(lines).toHaveLength(before)
+  })
+})
+
+describe('binary frames', () => {
+  const gzip = { ...okx, compression: 'gzip' as const }
+
+  beforeEach(() => {
+    const append = (_: number, text: string) => void lines.push(text)
+    const appendAround = (_: number, before: string, frame: string, after: string) => append(0, before + frame + after)
+    const parts = { run: 'r', config: CONFIG, now: () => ++us, frames: () => ({ append, appendAround }) }
+    journal = new Journal({ ...parts, exchange: gzip, isFull: () => false }, requests)
+    journal.attach(new Engine(gzip, sink, journal))
+    journal.open(CONN, 'ws://127.0.0.1/', described(okx, ['BTC-USDT'], 'l2'), ['book', 'trades'], null)
+  })
+
+  it('of an exchange that compresses are kept as the text they hold', () => {
+    journal.in(CONN, gzipSync('{"ping":12345678901234567890}'), true)
+    expect(lines.at(-1)).toMatch(/"dir":"in","msg":\{"ping":12345678901234567890\}\}\n$/)
+  })
+
+  it.each([
+    ['no gzip', Buffer.from('hello')],
+    ['cut short', gzipSync('{"a":1}').subarray(0, 12)],
+    ['a bomb', gzipSync(Buffer.alloc(okx.limits.frameBytesMax + 1, 32))]
+  ])('%s is kept unread', (_, data) => {
+    journal.in(CONN, data, true)
+    expect(JSON.parse(lines.at(-1)!)).toMatchObject({ unread: true, encoding: 'base64', text: data.toString('base64') })
+  })
 })

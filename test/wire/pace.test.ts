@@ -46,6 +46,22 @@ it('keeps the distance between two', async () => {
   expect(time.now).toBe(7600)
 })
 
+it('lets at most so much weight begin within any minute', async () => {
+  const pace = new Pace(10)
+  const { signal } = new AbortController()
+  const begun: { at: number; weight: number }[] = []
+  for (const weight of [4, 4, 4, 1, 9, 2, 25, 1]) {
+    await pace.wait(signal, weight)
+    begun.push({ at: time.now, weight: Math.min(weight, 10) })
+    time.now += 500
+  }
+  for (const { at } of begun) {
+    const within = begun.filter(other => other.at > at - 60_000 && other.at <= at)
+    expect(within.reduce((sum, { weight }) => sum + weight, 0)).toBeLessThanOrEqual(10)
+  }
+  expect(begun.map(({ at }) => at - 1000)).toEqual([0, 500, 60_000, 60_500, 120_000, 180_000, 240_000, 300_000])
+})
+
 it('what comes later begins at once', async () => {
   const pace = new Pace(2)
   const { signal } = new AbortController()

@@ -7,9 +7,10 @@ import type { Exchange } from '../../src/exchanges/exchange.ts'
 import { okx } from '../../src/exchanges/okx.ts'
 import { type Simulator, type SimulatorOptions, startSimulator } from '../../src/simulator/simulator.ts'
 import { Clock } from '../../src/wire/clock.ts'
+import { Fetcher } from '../../src/wire/fetcher.ts'
 import { Journal } from '../../src/wire/journal.ts'
 import { Runner } from '../../src/wire/runner.ts'
-import { CONFIG, MemorySink, type Row } from '../helpers/driver.ts'
+import { CONFIG, described, MemorySink, type Row } from '../helpers/driver.ts'
 
 const WAIT = { timeout: 15_000, interval: 10 }
 const ends: (() => Promise<unknown> | unknown)[] = []
@@ -25,14 +26,16 @@ class Rig {
   readonly names = new Set<string>()
   readonly runner: Runner
   private readonly exchange: Exchange
+  private readonly url: string
   private stopped: Promise<void> | undefined
 
   constructor(exchange: Exchange, url: string) {
     this.exchange = exchange
+    this.url = url
     const clock = new Clock()
     this.runner = new Runner({
       exchange,
-      url,
+      fetcher: new Fetcher('http://127.0.0.1:1', 60),
       clock,
       takeName: () => {
         let number = 1
@@ -41,6 +44,7 @@ class Rig {
         return `c-${number}`
       },
       releaseName: name => void this.names.delete(name),
+      storeMetadata: () => undefined,
       log: () => undefined
     })
     const journal = new Journal(
@@ -65,10 +69,9 @@ class Rig {
 
   start(instIds: readonly string[]): this {
     const level = this.exchange.levels[0]!
-    this.runner.start(
-      instIds.map(instId => this.exchange.describe(instId, level)),
-      100
-    )
+    const selection = { level, market: null, channel: null, updateSpeed: null }
+    const routes = this.exchange.endpoints(selection).routes.map(route => ({ ...route, url: this.url }))
+    this.runner.start(described(this.exchange, instIds, selection), routes, ['book', 'trades'], 100)
     return this
   }
 

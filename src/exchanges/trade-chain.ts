@@ -1,0 +1,128 @@
+import type { Host, Keeper, Trade } from './exchange.ts'
+
+/** A hole in the ids of an instrument's trades that is being filled. Plain data. */
+export interface TradeHole {
+  readonly index: number
+  /** First and last missing id. */
+  from: number
+  readonly to: number
+  tries: number
+  /** The request under way; null: none. */
+  id: string | null
+  askedUs: number
+  dueUs: number
+}
+
+/** All holes of a connection as plain data. */
+export interface TradeChainState {
+  requests: number
+  holes: TradeHole[]
+}
+
+const HOLES_MAX = 16
+/** A longer hole is told, and only its newest part filled. */
+const HOLE_IDS_MAX = 5000
+const TRIES_MAX = 5
+const RETRY_US = 2_000_000
+const ANSWER_US_MAX = 30_000_000
+
+/**
+ * Trades whose ids rise by one: finds the missing ones and asks for them over REST. The last id is the instrument's, not
+ * the connection's, so that what passed while nobody was connected is filled, too.
+ */
+export class TradeChain {
+  state: TradeChainState = { requests: 0, holes: [] }
+  private readonly host: Host
+  private readonly ask: (index: number, from: number, to: number, id: string) => void
+
+  /** `ask` requests trades of an instrument from id to id (at least the first of them); the answer must bear `id`. */
+  constructor(host: Host, ask: (index: number, from: number, to: number, id: string) => void) {
+    this.host = host
+    this.ask = ask
+  }
+
+  /** A trade of the stream, of a numeric id. */
+  live(index: number, id: number, trade: Trade): void {
+    const keeper = this.host.keepers[index]!
+    this.expect(index, keeper, id)
+    keeper.trade(trade)
+  }
+
+  /** An id that the exchange names as its newest, without the trade. */
+  newest(index: number, id: number): void {
+    this.expect(index, this.host.keepers[index]!, id + 1)
+  }
+
+  private expect(index: number, keeper: Keeper, id: number): void {
+    const last = keeper.lastTradeId
+    if (last === null || id <= last + 1) return
+    let from = last + 1
+    const covered = this.state.holes.find(hole => hole.index === index && hole.from <= from && hole.to >= from)
+    if (covered) from = covered.to + 1
+    if (from >= id) return
+    if (id - from > HOLE_IDS_MAX) {
+      this.tell(index, from, id - HOLE_IDS_MAX - 1, 'too long to be filled')
+      from = id - HOLE_IDS_MAX
+    }
+    if (this.state.holes.length >= HOLES_MAX) return this.tell(index, from, id - 1, 'too many holes')
+    const hole: TradeHole = { index, from, to: id - 1, tries: 0, id: null, askedUs: 0, dueUs: 0 }
+    this.state.holes.push(hole)
+    this.request(hole)
+  }
+
+  private tell(index: number, from: number, to: number, why: string): void {
+    const keeper = this.host.keepers[index]!
+    const facts = { channel: 'trades', cause: 'trades', expected: from, received: to + 1, why }
+    keeper.status('gap', facts)
+    this.host.log('warn', 'Trades missing', { instId: keeper.instrument.instId, ...facts })
+  }
+
+  private request(hole: TradeHole): void {
+    hole.id = `trades-${hole.index}-${++this.state.requests}`
+    hole.askedUs = this.host.us
+    hole.tries++
+    this.ask(hole.index, hole.from, hole.to, hole.id)
+  }
+
+  /** The hole that an answer is for; undefined when nobody waits for it. */
+  hole(id: string): TradeHole | undefined {
+    return this.state.holes.find(hole => hole.id === id)
+  }
+
+  /** The answer to a request: trades in ascending order of id, those beyond the hole among them; none when it failed. */
+  fill(hole: TradeHole, trades: readonly Trade[]): void {
+    const keeper = this.host.keepers[hole.index]!
+    const before = hole.from
+    hole.id = null
+    for (const trade of trades) {
+      const id = Number(trade.id)
+      if (id < hole.from || id > hole.to) continue
+      if (id > hole.from) this.tell(hole.index, hole.from, id - 1, 'not in the history')
+      keeper.trade(trade)
+      hole.from = id + 1
+    }
+    if (hole.from > hole.to) return this.close(hole)
+    // The history comes in pages: the next one is asked for at once.
+    if (hole.from > before) {
+      hole.tries = 0
+      this.request(hole)
+    } else if (hole.tries >= TRIES_MAX) {
+      this.tell(hole.index, hole.from, hole.to, 'the history could not be had')
+      this.close(hole)
+    } else hole.dueUs = this.host.us + RETRY_US
+  }
+
+  private close(hole: TradeHole): void {
+    this.state.holes = this.state.holes.filter(other => other !== hole)
+  }
+
+  /** Time passes: asks again. */
+  tick(): void {
+    for (const hole of [...this.state.holes]) {
+      if (hole.id === null ? this.host.us >= hole.dueUs : this.host.us - hole.askedUs > ANSWER_US_MAX) {
+        if (hole.id !== null) this.fill(hole, [])
+        else this.request(hole)
+      }
+    }
+  }
+}
