@@ -14,6 +14,9 @@ import { collect } from './options.ts'
 import { areListed, fetchCatalogue, resolveSymbols } from './symbols.ts'
 
 const DAY_MS = 86_400_000
+const MINUTE_MS = 60_000
+/** A list that takes longer is read later: one exchange that is down does not keep the others waiting. */
+const LIST_MS_MAX = 10_000
 const STOP_MS_MAX = 4500
 const TIMER_MS_MAX = 2 ** 31 - 1
 
@@ -128,13 +131,13 @@ async function capture(config: RunConfig): Promise<void> {
     if (run.note) log.logger.warn({ exchange: run.exchange.id }, run.note)
     for (const info of infos) capturing.storeMetadata(info)
   }
-  const refresh = setInterval(() => void refreshMetadata(capturing, found, stopped.signal, log.logger), DAY_MS)
+  const refresh = new Refresh(capturing, log.logger, stopped.signal)
+  for (const each of found) refresh.schedule(each, each.warning === undefined ? DAY_MS : MINUTE_MS)
   const monitor = new Monitor(capturing, config, log.logger)
   log.beforeLine = () => monitor.makeRoom()
   monitor.start()
   const why = await reason
   log.logger.info({ reason: why }, 'Stopping')
-  clearInterval(refresh)
   // A disk that does not answer must not keep a process that was told to stop.
   const deadline = setTimeout(() => process.kill(process.pid, 'SIGKILL'), STOP_MS_MAX)
   monitor.stop()
@@ -153,9 +156,10 @@ interface Resolved extends Share {
 async function resolve(run: ExchangeRun, fetcher: Fetcher, signal: AbortSignal): Promise<Resolved> {
   const { exchange, symbols, selection } = run
   const { market } = selection
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(LIST_MS_MAX)])
   let infos: InstrumentInfo[]
   try {
-    infos = await fetchCatalogue(exchange, market, fetcher, symbols, signal)
+    infos = await fetchCatalogue(exchange, market, fetcher, symbols, limited)
   } catch (error) {
     if (!(error instanceof L3capError)) throw error
     const names = [...new Set(symbols.map(exchange.spell))]
@@ -165,7 +169,7 @@ async function resolve(run: ExchangeRun, fetcher: Fetcher, signal: AbortSignal):
   // A mistyped name may look like another kind of market: near names are looked for among all kinds.
   const chosen = areListed(exchange, symbols, infos)
     ? resolveSymbols(exchange, symbols, infos)
-    : resolveSymbols(exchange, symbols, await fetchCatalogue(exchange, market, fetcher, [], signal))
+    : resolveSymbols(exchange, symbols, await fetchCatalogue(exchange, market, fetcher, [], limited).catch(() => infos))
   const instruments = chosen.map(info => exchange.describe(info.instId, selection))
   return { run, fetcher, infos: chosen, instruments, warning: undefined }
 }
@@ -181,20 +185,42 @@ function fetchersOf(runs: readonly ExchangeRun[]): Fetcher[] {
   })
 }
 
-async function refreshMetadata(
-  capturing: Capture,
-  found: readonly Resolved[],
-  signal: AbortSignal,
-  logger: Logger
-): Promise<void> {
-  for (const { run, fetcher, instruments } of found) {
+/** Reads the lists of instruments again: once a day, and each minute where that failed. Metadata are stored as they change. */
+class Refresh {
+  private readonly capturing: Capture
+  private readonly logger: Logger
+  private readonly signal: AbortSignal
+  private readonly timers = new Set<NodeJS.Timeout>()
+
+  constructor(capturing: Capture, logger: Logger, signal: AbortSignal) {
+    this.capturing = capturing
+    this.logger = logger
+    this.signal = signal
+    signal.addEventListener('abort', () => this.timers.forEach(timer => clearTimeout(timer)), { once: true })
+  }
+
+  /** Reads the list of an exchange after a while, and again and again. */
+  schedule(found: Resolved, afterMs: number): void {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer)
+      void this.refresh(found)
+    }, afterMs)
+    this.timers.add(timer)
+  }
+
+  private async refresh(found: Resolved): Promise<void> {
+    const { run, fetcher, instruments } = found
+    let waitMs = DAY_MS
     try {
       const names = instruments.map(({ instId }) => instId)
-      const infos = await fetchCatalogue(run.exchange, run.selection.market, fetcher, names, signal)
-      for (const info of infos) if (names.includes(info.instId)) capturing.storeMetadata(info)
+      const infos = await fetchCatalogue(run.exchange, run.selection.market, fetcher, names, this.signal)
+      for (const info of infos) if (names.includes(info.instId)) this.capturing.storeMetadata(info)
     } catch (error) {
-      logger.warn({ exchange: run.exchange.id, error: messageOf(error) }, 'The list of instruments could not be read')
+      const facts = { exchange: run.exchange.id, error: messageOf(error) }
+      if (!this.signal.aborted) this.logger.warn(facts, 'The list of instruments could not be read')
+      waitMs = MINUTE_MS
     }
+    if (!this.signal.aborted) this.schedule(found, waitMs)
   }
 }
 

@@ -1,9 +1,11 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { randomFaults, type Simulator, startSimulator } from '../../src/simulator/simulator.ts'
+import type { Row } from '../helpers/driver.ts'
+import { derivedFiles, ensureBuilt, expectSameBytes, rebuildVault, recordsOf } from '../helpers/vault.ts'
 
 // A capture of four instruments on two exchanges with twenty faults, over a change of the hour. The length can be set:
 // L3CAP_FAULT_SECONDS=120 is the long form, L3CAP_FAULT_SEED repeats another traffic.
@@ -21,7 +23,7 @@ beforeAll(
   async () => {
     folder = mkdtempSync(join(tmpdir(), 'l3cap-faults-'))
     vault = join(folder, 'vault')
-    if (!existsSync('dist/cli.js')) execFileSync('npm', ['run', 'build'])
+    ensureBuilt()
     const exchanges = []
     for (const exchange of ['bitfinex', 'okx'] as const) {
       const faults = randomFaults(SEED, FAULTS / 2, SECONDS * 800, INSTRUMENTS[exchange])
@@ -65,34 +67,12 @@ function exitOf(child: ChildProcess): Promise<number | null> {
   return new Promise(resolve => child.on('exit', code => resolve(code)))
 }
 
-/** Files of the derived feeds, by their path inside the vault. */
-function derived(root: string): Map<string, string> {
-  const raw = join(root, 'raw')
-  const files = readdirSync(raw, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile())
-  const paths = files.map(entry => relative(raw, join(entry.parentPath, entry.name)))
-  const kept = paths.filter(path => !/^[^/]+\/(frames|status)\//.test(path.replaceAll('\\', '/')))
-  return new Map(kept.sort().map(path => [path, join(raw, path)]))
-}
-
-function rebuild(from: string, name: string, jobs: number): string {
-  const out = join(folder, name)
-  execFileSync(process.execPath, [BIN, 'rebuild', '--vault', from, '--out', out, '--jobs', String(jobs)])
-  return out
-}
-
-function expectSameBytes(want: Map<string, string>, have: Map<string, string>): void {
-  expect([...have.keys()]).toEqual([...want.keys()])
-  for (const [path, file] of want) {
-    const [a, b] = [readFileSync(file, 'utf8').split('\n'), readFileSync(have.get(path)!, 'utf8').split('\n')]
-    const place = a.findIndex((line, at) => line !== b[at])
-    expect({ seed: SEED, path, line: place, text: a[place] }).toEqual({ seed: SEED, path, line: -1, text: b[place] })
-    expect(b.length).toBe(a.length)
-  }
-}
+const about = `seed ${SEED}`
+const rebuild = (from: string, name: string, jobs: number) => rebuildVault(from, join(folder, name), jobs)
 
 describe(`a capture with ${FAULTS} faults (seed ${SEED}, ${SECONDS} s)`, () => {
   test('met faults in every book, over two hours', () => {
-    const files = derived(vault)
+    const files = derivedFiles(vault)
     for (const [exchange, names] of Object.entries(INSTRUMENTS)) {
       const hours = new Set([...files.keys()].filter(path => path.startsWith(exchange)).map(path => path.slice(-8, -6)))
       expect(hours.size, `hours of ${exchange}`).toBe(2)
@@ -113,26 +93,26 @@ describe(`a capture with ${FAULTS} faults (seed ${SEED}, ${SECONDS} s)`, () => {
   })
 
   test('is rebuilt to the same bytes', () => {
-    expectSameBytes(derived(vault), derived(rebuild(vault, 'again', 1)))
+    expectSameBytes(derivedFiles(vault), derivedFiles(rebuild(vault, 'again', 1)), about)
   })
 
   test('is rebuilt to the same bytes with the hours side by side', () => {
-    expectSameBytes(derived(vault), derived(rebuild(vault, 'side-by-side', 4)))
+    expectSameBytes(derivedFiles(vault), derivedFiles(rebuild(vault, 'side-by-side', 4)), about)
   })
 
   test('is rebuilt to the same bytes from its last hour alone', () => {
     const alone = join(folder, 'alone')
     cpSync(vault, alone, { recursive: true })
-    const hours = [...new Set([...derived(alone).keys()].map(path => path.slice(-19)))].sort()
+    const hours = [...new Set([...derivedFiles(alone).keys()].map(path => path.slice(-19)))].sort()
     const files = readdirSync(join(alone, 'raw'), { recursive: true, withFileTypes: true }).filter(entry =>
       entry.isFile()
     )
     for (const file of files) {
       if (join(file.parentPath, file.name).slice(-19) === hours[0]) rmSync(join(file.parentPath, file.name))
     }
-    const left = derived(alone)
+    const left = derivedFiles(alone)
     expect(left.size).toBeGreaterThan(0)
-    expectSameBytes(left, derived(rebuild(alone, 'alone-again', 1)))
+    expectSameBytes(left, derivedFiles(rebuild(alone, 'alone-again', 1)), about)
   })
 
   test('a vault with one frame changed is not rebuilt to the same bytes', () => {
@@ -146,21 +126,12 @@ describe(`a capture with ${FAULTS} faults (seed ${SEED}, ${SECONDS} s)`, () => {
     const place = lines.findIndex(line => line.includes('"action":"update"') && line.includes('"bids":[["'))
     lines[place] = lines[place]!.replace(/("bids":\[\["[^"]+",")([^"]+)"/, '$19$2"')
     writeFileSync(path, lines.join('\n'))
-    expect(() => expectSameBytes(derived(vault), derived(rebuild(changed, 'changed-again', 1)))).toThrow()
+    expect(() =>
+      expectSameBytes(derivedFiles(vault), derivedFiles(rebuild(changed, 'changed-again', 1)), about)
+    ).toThrow()
   })
 })
 
-function events(exchange: string, name: string, ...wanted: string[]): { event: string }[] {
-  const files = readdirSync(join(vault, 'raw', exchange, 'status', name), {
-    recursive: true,
-    withFileTypes: true
-  }).filter(e => e.isFile())
-  const texts = files
-    .map(file => join(file.parentPath, file.name))
-    .sort()
-    .map(path => readFileSync(path, 'utf8'))
-  const records = texts
-    .flatMap(text => text.split('\n').filter(Boolean))
-    .map(line => JSON.parse(line) as { event: string })
-  return records.filter(record => wanted.includes(record.event))
+function events(exchange: string, name: string, ...wanted: string[]): Row[] {
+  return recordsOf(vault, exchange, 'status', name).filter(record => wanted.includes(String(record.event)))
 }

@@ -213,7 +213,7 @@ export class Driver implements Wire {
 }
 
 /** Recordings lie beside the project, not in it. */
-const RECORDINGS = fileURLToPath(new URL('../../../shared/recordings/', import.meta.url))
+export const RECORDINGS = fileURLToPath(new URL('../../../shared/recordings/', import.meta.url))
 
 /** Whether there are recordings here; tests of recordings say in their name that they need them. */
 export const hasRecordings = existsSync(`${RECORDINGS}README.md`)

@@ -1,16 +1,12 @@
 import type { AddressInfo } from 'node:net'
 import { createServer, type Socket as TcpSocket } from 'node:net'
 import { afterEach, expect, it, vi } from 'vitest'
-import { Engine } from '../../src/capture/engine.ts'
 import { bitfinex } from '../../src/exchanges/bitfinex.ts'
 import type { Exchange } from '../../src/exchanges/exchange.ts'
 import { okx } from '../../src/exchanges/okx.ts'
 import { type Simulator, type SimulatorOptions, startSimulator } from '../../src/simulator/simulator.ts'
-import { Clock } from '../../src/wire/clock.ts'
-import { Fetcher } from '../../src/wire/fetcher.ts'
-import { Journal } from '../../src/wire/journal.ts'
-import { Runner } from '../../src/wire/runner.ts'
-import { CONFIG, described, MemorySink, type Row } from '../helpers/driver.ts'
+import type { Row } from '../helpers/driver.ts'
+import { Rig } from '../helpers/rig.ts'
 
 const WAIT = { timeout: 15_000, interval: 10 }
 const ends: (() => Promise<unknown> | unknown)[] = []
@@ -19,74 +15,11 @@ afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
-/** A capture of a WebSocket address into memory. */
-class Rig {
-  readonly sink = new MemorySink()
-  readonly frames: Row[] = []
-  readonly names = new Set<string>()
-  readonly runner: Runner
-  private readonly exchange: Exchange
-  private readonly url: string
-  private stopped: Promise<void> | undefined
-
-  constructor(exchange: Exchange, url: string) {
-    this.exchange = exchange
-    this.url = url
-    const clock = new Clock()
-    this.runner = new Runner({
-      exchange,
-      fetcher: new Fetcher('http://127.0.0.1:1', 60),
-      clock,
-      takeName: () => {
-        let number = 1
-        while (this.names.has(`c-${number}`)) number++
-        this.names.add(`c-${number}`)
-        return `c-${number}`
-      },
-      releaseName: name => void this.names.delete(name),
-      storeMetadata: () => undefined,
-      log: () => undefined
-    })
-    const journal = new Journal(
-      {
-        exchange,
-        run: 'r',
-        config: { ...CONFIG, cadenceMs: 100 },
-        now: () => clock.now(),
-        frames: () => ({
-          append: (_, line) => void this.frames.push(JSON.parse(line) as Row),
-          appendAround: (_, before, frame, after) => void this.frames.push(JSON.parse(before + frame + after) as Row)
-        }),
-        isFull: () => false
-      },
-      this.runner
-    )
-    const engine = new Engine(exchange, this.sink, journal)
-    journal.attach(engine)
-    this.runner.attach(journal)
-    ends.push(() => this.stop())
-  }
-
-  start(instIds: readonly string[]): this {
-    const level = this.exchange.levels[0]!
-    const selection = { level, market: null, channel: null, updateSpeed: null }
-    const routes = this.exchange.endpoints(selection).routes.map(route => ({ ...route, url: this.url }))
-    this.runner.start(described(this.exchange, instIds, selection), routes, ['book', 'trades'], 100)
-    return this
-  }
-
-  stop(): Promise<void> {
-    this.stopped ??= this.runner.stop()
-    return this.stopped
-  }
-
-  statuses(event: string): Row[] {
-    return this.sink.statuses(event).map(row => row.detail as Row)
-  }
-
-  lines(dir: string): Row[] {
-    return this.frames.filter(row => row.dir === dir)
-  }
+/** A rig that is stopped at the end of the test. */
+function rigOf(exchange: Exchange, port: number): Rig {
+  const rig = new Rig(exchange, port)
+  ends.push(() => rig.stop())
+  return rig
 }
 
 async function simulate(options: SimulatorOptions): Promise<Simulator> {
@@ -105,7 +38,7 @@ it.each([
   ['okx', okx, 'BTC-USDT']
 ] as const)('%s: captures, meets a lost connection, connects again', async (id, exchange, instId) => {
   const simulator = await simulate({ exchange: id })
-  const rig = new Rig(exchange, simulator.wsUrl).start([instId])
+  const rig = rigOf(exchange, simulator.port).start([instId])
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(1), WAIT)
   simulator.inject({ kind: 'close', code: 1012 })
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(2), WAIT)
@@ -131,7 +64,7 @@ it.each([
   ['okx', okx, 'BTC-USDT']
 ] as const)('%s: a restart that is announced costs nothing', async (id, exchange, instId) => {
   const simulator = await simulate({ exchange: id })
-  const rig = new Rig(exchange, simulator.wsUrl).start([instId])
+  const rig = rigOf(exchange, simulator.port).start([instId])
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(1), WAIT)
   simulator.inject({ kind: 'restart-notice', ms: 3000 })
   await vi.waitFor(() => expect(rig.lines('close').map(row => row.cause)).toEqual(['replaced']), WAIT)
@@ -152,7 +85,7 @@ it.each([
 
 it('leaves no connection that is not being replaced: names are used again', async () => {
   const simulator = await simulate({ exchange: 'okx' })
-  const rig = new Rig(okx, simulator.wsUrl).start(['BTC-USDT'])
+  const rig = rigOf(okx, simulator.port).start(['BTC-USDT'])
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(1), WAIT)
   rig.runner.leave('c-1')
   const frames = rig.lines('in').length
@@ -163,7 +96,7 @@ it('leaves no connection that is not being replaced: names are used again', asyn
 it('opens as many connections as the instruments need', async () => {
   const names = Array.from({ length: 13 }, (_, n) => `AA${String.fromCharCode(65 + n)}USD`)
   const simulator = await simulate({ exchange: 'bitfinex', instruments: names, eventsPerSecond: 5 })
-  const rig = new Rig(bitfinex, simulator.wsUrl).start(names)
+  const rig = rigOf(bitfinex, simulator.port).start(names)
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(13), WAIT)
   expect(rig.lines('open').map(row => (row.open as { instruments: unknown[] }).instruments.length)).toEqual([12, 1])
   await rig.stop()
@@ -171,7 +104,7 @@ it('opens as many connections as the instruments need', async () => {
 
 it('stops within a second while it is connected', async () => {
   const simulator = await simulate({ exchange: 'okx' })
-  const rig = new Rig(okx, simulator.wsUrl).start(['BTC-USDT'])
+  const rig = rigOf(okx, simulator.port).start(['BTC-USDT'])
   await vi.waitFor(() => expect(rig.statuses('synced')).toHaveLength(1), WAIT)
   const began = performance.now()
   await rig.stop()
@@ -183,7 +116,7 @@ it('stops within a second while it is connected', async () => {
 })
 
 it('stops within a second while nobody listens', async () => {
-  const rig = new Rig(okx, 'ws://127.0.0.1:1/').start(['BTC-USDT'])
+  const rig = rigOf(okx, 1).start(['BTC-USDT'])
   const began = performance.now()
   await rig.stop()
   expect(performance.now() - began).toBeLessThan(1000)
@@ -198,7 +131,7 @@ it('stops within a second while a server takes the connection and says nothing',
     for (const socket of sockets) socket.destroy()
     return new Promise(resolve => mute.close(resolve))
   })
-  const rig = new Rig(okx, `ws://127.0.0.1:${(mute.address() as AddressInfo).port}/`).start(['BTC-USDT'])
+  const rig = rigOf(okx, (mute.address() as AddressInfo).port).start(['BTC-USDT'])
   await vi.waitFor(() => expect(sockets).toHaveLength(1), WAIT)
   const began = performance.now()
   const stopped = rig.stop()
