@@ -196,7 +196,10 @@ class Refresh {
     this.capturing = capturing
     this.logger = logger
     this.signal = signal
-    signal.addEventListener('abort', () => this.timers.forEach(timer => clearTimeout(timer)), { once: true })
+    const end = () => {
+      for (const timer of this.timers) clearTimeout(timer)
+    }
+    signal.addEventListener('abort', end, { once: true })
   }
 
   /** Reads the list of an exchange after a while, and again and again. */
