@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { parseDuration } from '../core/time.ts'
-import { FAULT_KINDS, type Fault, parseFault } from '../simulator/faults.ts'
+import { FAULT_KINDS, type Fault, type FaultKind, parseFault } from '../simulator/faults.ts'
 import {
   isInstrumentName,
   listedInstruments,
@@ -34,7 +34,7 @@ export function simulateCommand(): Command {
     .description('serve a simulated exchange on loopback, speaking the real wire protocol, for trying and testing')
     .option(
       '--exchange <id>',
-      `the exchange to play: ${SIMULATED_EXCHANGES.join(' or ')} (default: none, it must be given)`
+      `the exchange to play: ${SIMULATED_EXCHANGES.join(', ')} (default: none, it must be given)`
     )
     .option('--port <n>', 'the port on 127.0.0.1; 0 takes a free one', '0')
     .option(
@@ -47,7 +47,9 @@ export function simulateCommand(): Command {
     .option('--duration <d>', 'stop after this time, such as 30s or 5m (default: until stopped)')
     .addHelpText('after', helpOnFaults())
     .action(async (given: Given) => {
-      const { options, durationMs } = readGiven(given)
+      // Loaded only here: the other commands need not carry it.
+      const { simulatorFaultKinds } = await import('../simulator/simulator.ts')
+      const { options, durationMs } = readGiven(given, simulatorFaultKinds)
       await serve(options, durationMs)
     })
 }
@@ -60,11 +62,19 @@ Faults: ${FAULT_KINDS.join(', ')}
   mute@10s:20s                  silence from 10 s on, for 20 s (default: 10s)
   close@30s:1012                close code 1012 at 30 s (default: 1006, no close frame)
   maintenance@40s:15s           maintenance at 40 s, for 15 s
-  restart-notice@60s            the restart is announced at 60 s, and follows`
+  restart-notice@60s            the restart is announced at 60 s, and follows
+  rest-error@5s:429             the next REST request for a book image after 5 s gets status 429 (default: 500)
+  stale-image@5s                the next image asked for after 5 s is an old one
+  refuse@5s, silent-ack@5s      the next book subscription after 5 s is refused, or acknowledged and left in silence
+  drop-trade@5s                 the next frame of trades after 5 s is lost
+Not every exchange knows every fault.`
 }
 
 /** Judges the options. Throws `USAGE` with all mistakes in one sentence. */
-function readGiven(given: Given): { options: SimulatorOptions; durationMs: number | undefined } {
+function readGiven(
+  given: Given,
+  kindsOf: (exchange: SimulatedExchange) => readonly FaultKind[]
+): { options: SimulatorOptions; durationMs: number | undefined } {
   const mistakes: string[] = []
   const exchange = SIMULATED_EXCHANGES.find(name => name === given.exchange)
   if (!exchange) {
@@ -76,7 +86,7 @@ function readGiven(given: Given): { options: SimulatorOptions; durationMs: numbe
   const eventsPerSecond = readWhole('--rate', given.rate, RATE_MAX, mistakes)
   const instruments = exchange ? readSymbols(exchange, given.symbol ?? [], mistakes) : []
   const listed = exchange ? listedInstruments(exchange, instruments) : undefined
-  const faults = readFaults(given.fault ?? [], listed, mistakes)
+  const faults = readFaults(given.fault ?? [], exchange ? kindsOf(exchange) : FAULT_KINDS, listed, mistakes)
   const durationMs = given.duration === undefined ? undefined : parseDuration(given.duration)
   const isDurationWrong = durationMs === undefined || durationMs <= 0 || durationMs > DURATION_MS_MAX
   if (given.duration !== undefined && isDurationWrong) {
@@ -104,12 +114,19 @@ function readSymbols(exchange: SimulatedExchange, given: readonly string[], mist
   })
 }
 
-function readFaults(given: readonly string[], listed: readonly string[] | undefined, mistakes: string[]): Fault[] {
+function readFaults(
+  given: readonly string[],
+  kinds: readonly FaultKind[],
+  listed: readonly string[] | undefined,
+  mistakes: string[]
+): Fault[] {
   const faults: Fault[] = []
   for (const text of given) {
     const fault = parseFault(text)
     if (!fault) {
       mistakes.push(`--fault '${text}' is not KIND[@WHEN][:DETAIL][/INSTRUMENT] with one of ${FAULT_KINDS.join(', ')}`)
+    } else if (!kinds.includes(fault.kind)) {
+      mistakes.push(`--fault '${text}' means nothing on this exchange, which knows ${kinds.join(', ')}`)
     } else if (fault.instrument !== undefined && listed && !listed.includes(fault.instrument)) {
       mistakes.push(`--fault '${text}' names an instrument that is not simulated: ${listed.join(', ')}`)
     } else {
@@ -122,7 +139,6 @@ function readFaults(given: readonly string[], listed: readonly string[] | undefi
 async function serve(options: SimulatorOptions, durationMs: number | undefined): Promise<void> {
   const stopped = waitForEnd(durationMs)
   try {
-    // Loaded only here: the other commands need not carry it.
     const { startSimulator } = await import('../simulator/simulator.ts')
     const simulator = await startSimulator(options).catch((error: unknown) => {
       throw new L3capError('USAGE', `--port ${options.port} cannot be had: ${messageOf(error)}`, { cause: error })

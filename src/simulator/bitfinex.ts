@@ -1,9 +1,9 @@
 import { type BookView, type Channel, Feed } from './bitfinexfeed.ts'
-import type { Fault } from './faults.ts'
+import { COMMON_FAULT_KINDS, type Fault } from './faults.ts'
 import { bitfinexSpec, listedInstruments, splitPair } from './listing.ts'
 import { Market, scaled } from './market.ts'
 import { createRandom } from './random.ts'
-import type { Connection, ConnectLimit, FrameKind, RestAnswer, SimulatorServer, Venue } from './server.ts'
+import type { Connection, ConnectLimit, FrameKind, RestAnswer, RestRequest, SimulatorServer, Venue } from './server.ts'
 import { exchangeNowMs, parseObject } from './server.ts'
 
 const FLAG_TIME = 32768
@@ -37,7 +37,8 @@ export interface BitfinexSettings {
 
 /** Simulates the public WebSocket v2 and REST API of Bitfinex: raw and P0 books, trades, checksums, maintenance. */
 export class Bitfinex implements Venue {
-  readonly path = '/ws/2'
+  readonly paths = ['/ws/2']
+  readonly faultKinds = [...COMMON_FAULT_KINDS, 'refuse', 'silent-ack', 'drop-trade'] as const
   readonly connectLimit: ConnectLimit
   private readonly settings: BitfinexSettings
   private readonly pairs: readonly string[]
@@ -61,7 +62,6 @@ export class Bitfinex implements Venue {
     this.connectLimit = { max, windowMs: 60_000, blockMs: 60_000 }
   }
 
-  /** Gives it the server it lives in; before the first connection. */
   attach(server: SimulatorServer): void {
     this.server = server
   }
@@ -153,7 +153,7 @@ export class Bitfinex implements Venue {
     })
   }
 
-  rest(path: string): RestAnswer {
+  rest({ path }: RestRequest): RestAnswer {
     if (path === '/v2/platform/status') return { status: 200, body: [this.isInMaintenance ? 0 : 1] }
     if (this.isInMaintenance) return { status: 503, body: ['error', 20060, 'maintenance'] }
     const keys = /^\/v2\/conf\/(.+)$/.exec(path)?.[1]
@@ -247,10 +247,14 @@ export class Bitfinex implements Venue {
       ...subId,
       pair
     })
-    this.send(opened, view ? view.snapshot() : feed.tradeSnapshot(), 'other')
-    // Only now: events must not reach the channel before its snapshot.
-    const followers = view ? view.channels : feed.tradeChannels
-    followers.add(opened)
+    if (view && this.server?.takeFault('silent-ack', pair)) {
+      opened.nextHeartbeatMs = Number.POSITIVE_INFINITY
+    } else {
+      this.send(opened, view ? view.snapshot() : feed.tradeSnapshot(), 'other')
+      // Only now: events must not reach the channel before its snapshot.
+      const followers = view ? view.channels : feed.tradeChannels
+      followers.add(opened)
+    }
     this.server?.subscribed(opened)
   }
 
@@ -264,6 +268,7 @@ export class Bitfinex implements Venue {
       if (book.freq !== 'F0') return { msg: 'frequency: invalid', code: 10300 }
       if (!LENGTHS.includes(book.len!)) return { msg: 'length: invalid', code: 10300 }
     }
+    if (channel === 'book' && this.server?.takeFault('refuse', pair)) return { msg: 'symbol: invalid', code: 10300 }
     const key = keyOf(wish)
     const twin = [...session.channels.values()].find(other => other.key === key)
     if (twin) return { msg: 'subscribe: dup', code: 10301, chanId: twin.id }

@@ -205,7 +205,7 @@ export class Feed implements MarketListener {
   }
 
   traded(trade: Trade): void {
-    this.publish(this.tradeChannels, `"te",${this.tradeRow(trade)}`, 'other')
+    this.publish(this.tradeChannels, `"te",${this.tradeRow(trade)}`, 'trade')
     this.executed.push(trade)
   }
 

@@ -10,7 +10,12 @@ const KINDS = {
   mute: 'duration',
   close: 'code',
   maintenance: 'duration',
-  'restart-notice': 'duration'
+  'restart-notice': 'duration',
+  'rest-error': 'status',
+  'stale-image': 'none',
+  refuse: 'none',
+  'silent-ack': 'none',
+  'drop-trade': 'none'
 } as const
 
 /** What goes wrong. See `Fault`. */
@@ -19,14 +24,23 @@ export type FaultKind = keyof typeof KINDS
 /** The kinds, in the order of the help text. */
 export const FAULT_KINDS = Object.keys(KINDS) as FaultKind[]
 
+/** The kinds that trouble frames and connections: what most exchanges know, and what random faults are made of. */
+export const COMMON_FAULT_KINDS: readonly FaultKind[] = FAULT_KINDS.slice(0, 8)
+
 /**
  * One thing that goes wrong.
  *
- * `drop`, `duplicate` and `reorder` concern the next book update, `corrupt-checksum` the next checksum, of the instrument on
- * every socket that is subscribed to it then; while nobody is, the fault waits for the first subscriber. `mute` silences
- * the sockets that are open then, everything included; with an instrument it silences that instrument's subscriptions only,
- * and a new subscription is heard again. What is said during a mute is lost. `close` ends the open sockets, or those
- * subscribed to the instrument's book. `maintenance` and `restart-notice` are announced as the exchange announces them.
+ * `drop`, `duplicate` and `reorder` concern the next book update, `corrupt-checksum` the next checksum, of the
+ * instrument on every socket that is subscribed to it then; while nobody is, the fault waits for the first subscriber.
+ * `mute` silences the sockets that are open then, everything included; with an instrument it silences that instrument's
+ * subscriptions only, and a new subscription is heard again. What is said during a mute is lost. `close` ends the open
+ * sockets, or those subscribed to the instrument's book. `maintenance` and `restart-notice` are announced as the
+ * exchange announces them.
+ *
+ * The others wait for whoever is next. `rest-error`: the next REST request for a book image is answered with an HTTP
+ * error. `stale-image`: the next image that a client asks for is older than its subscription. `refuse`: the next book
+ * subscription is refused with the exchange's own words. `silent-ack`: it is acknowledged, and then nothing comes.
+ * `drop-trade`: the next frame of trades is lost.
  */
 export interface Fault {
   kind: FaultKind
@@ -34,16 +48,21 @@ export interface Fault {
   afterMs?: number
   /** The exchange's own name of the instrument; any if absent. */
   instrument?: string
-  /** Milliseconds: how long a mute (10 s if absent) or a maintenance pause (10 s) lasts, or a restart notice holds (3 to 5 s). */
+  /**
+   * Milliseconds: how long a mute (10 s if absent) or a maintenance pause (10 s) lasts, or a restart notice holds (3 to
+   * 5 s).
+   */
   ms?: number
   /** The close code; 1006 (if absent) ends the connection without a close frame. */
   code?: number
+  /** The HTTP status of a `rest-error`, 500 if absent; 418 and 429 come with `Retry-After: 1`. */
+  status?: number
 }
 
 /**
- * Reads the text of a fault: `KIND[@WHEN][:DETAIL][/INSTRUMENT]`, such as `drop@5s`, `mute@10s:20s`, `close@30s:1012` or
- * `corrupt-checksum@12s/BTCUSD`. The detail is the length of a mute, of a maintenance or of a notice, or a close code.
- * Undefined when the text is not a fault.
+ * Reads the text of a fault: `KIND[@WHEN][:DETAIL][/INSTRUMENT]`, such as `drop@5s`, `mute@10s:20s`, `close@30s:1012`
+ * or `corrupt-checksum@12s/BTCUSD`. The detail is the length of a mute, of a maintenance or of a notice, a close code,
+ * or the HTTP status of a `rest-error`. Undefined when the text is not a fault.
  */
 export function parseFault(text: string): Fault | undefined {
   const match = /^([a-z-]+)(?:@([^:/]+))?(?::([^/]+))?(?:\/(\S+))?$/.exec(text.trim())
@@ -70,6 +89,11 @@ function readDetail(fault: Fault, detail: string): boolean {
     fault.code = code
     return true
   }
+  if (meaning === 'status') {
+    if (!/^[45]\d\d$/.test(detail)) return false
+    fault.status = Number.parseInt(detail, 10)
+    return true
+  }
   const ms = parseDuration(detail)
   if (ms === undefined) return false
   fault.ms = ms
@@ -82,20 +106,29 @@ export function isCloseCode(code: number): boolean {
 }
 
 /**
- * Spreads `count` faults of random kinds over `durationMs` milliseconds, one in each equal part of it, in order of time. The same
- * arguments give the same faults. Faults of a single frame and half of the mutes name one of the instruments.
+ * Spreads `count` faults of random kinds over `durationMs` milliseconds, one in each equal part of it, in order of
+ * time. The same arguments give the same faults. Faults of a single frame or answer and half of the mutes name one of
+ * the instruments.
  */
-export function randomFaults(seed: number, count: number, durationMs: number, instruments: readonly string[]): Fault[] {
+export function randomFaults(
+  seed: number,
+  count: number,
+  durationMs: number,
+  instruments: readonly string[],
+  kinds: readonly FaultKind[] = COMMON_FAULT_KINDS
+): Fault[] {
   const random = createRandom(seed)
   const faults: Fault[] = []
   for (let index = 0; index < count; index++) {
     const afterMs = Math.floor(((index + random.next()) * durationMs) / count)
-    const fault: Fault = { kind: random.pick(FAULT_KINDS), afterMs }
+    const fault: Fault = { kind: random.pick(kinds), afterMs }
     const meaning = KINDS[fault.kind]
-    const isNarrow = meaning === 'none' || (fault.kind === 'mute' && random.next() < 0.5)
+    const isOfOne = meaning === 'none' || meaning === 'status'
+    const isNarrow = isOfOne || (fault.kind === 'mute' && random.next() < 0.5)
     if (isNarrow && instruments.length > 0) fault.instrument = random.pick(instruments)
     if (meaning === 'duration') fault.ms = 1000 + random.integer(4000)
     if (meaning === 'code') fault.code = random.pick([1000, 1001, 1006, 1012])
+    if (meaning === 'status') fault.status = random.pick([429, 500, 503])
     faults.push(fault)
   }
   return faults

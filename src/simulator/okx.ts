@@ -1,5 +1,5 @@
 import crc32 from 'crc-32'
-import type { Fault } from './faults.ts'
+import { FAULT_KINDS, type Fault, type FaultKind } from './faults.ts'
 import { listedInstruments, type OkxKind, okxListing, okxSpec } from './listing.ts'
 import {
   diffLevels,
@@ -13,7 +13,15 @@ import {
   type Trade
 } from './market.ts'
 import { createRandom, hashText } from './random.ts'
-import type { Connection, ConnectLimit, RestAnswer, SimulatorServer, Subscription, Venue } from './server.ts'
+import type {
+  Connection,
+  ConnectLimit,
+  RestAnswer,
+  RestRequest,
+  SimulatorServer,
+  Subscription,
+  Venue
+} from './server.ts'
 import { exchangeNowMs, parseObject } from './server.ts'
 
 const WINDOW_LEVELS = 400
@@ -67,6 +75,10 @@ class Feed implements MarketListener {
   readonly tradeFollowers = new Set<Subscription>()
   private readonly settings: OkxSettings
   private told: Told
+  /** What was told before that. */
+  private before: Told
+  /** The book before the newest subscription, for those who are to get an old one. */
+  private old: Told
   private sequence: number
   private nextPushMs = 0
   private lastPushMs: number
@@ -80,6 +92,14 @@ class Feed implements MarketListener {
     this.sequence = 327_904_000_000 + ((hashText(instId) ^ settings.seed) >>> 12)
     this.lastPushMs = nowMs
     this.told = { ...this.window(), sequence: this.sequence }
+    this.before = { ...this.told, sequence: this.sequence - 1 }
+    this.old = this.before
+  }
+
+  /** A client begins to follow the book. */
+  addBook(subscription: Subscription): void {
+    this.books.add(subscription)
+    this.old = this.before
   }
 
   changed(order: Order): void {
@@ -115,10 +135,11 @@ class Feed implements MarketListener {
     subscription.connection.sendFrame(subscription, text, 'other', nowMs)
   }
 
-  /** The book as REST shows it: the state of the last push, so that its number is one of the chain. */
-  restBook(depth: number, nowMs: number): Record<string, unknown> {
-    const rows = (side: Side): string[][] => this.told[side].slice(0, depth).map(level => this.row(level))
-    return { asks: rows('ask'), bids: rows('bid'), ts: String(nowMs), seqId: this.told.sequence }
+  /** The book as REST shows it: the state of the last push, so that its number is one of the chain; or an old one. */
+  restBook(depth: number, isOld: boolean, nowMs: number): Record<string, unknown> {
+    const shown = isOld ? this.old : this.told
+    const rows = (side: Side): string[][] => shown[side].slice(0, depth).map(level => this.row(level))
+    return { asks: rows('ask'), bids: rows('bid'), ts: String(nowMs), seqId: shown.sequence }
   }
 
   private window(): { bid: Level[]; ask: Level[] } {
@@ -140,10 +161,11 @@ class Feed implements MarketListener {
     const bid = changes('bid')
     const ask = changes('ask')
     const isChanged = bid.length + ask.length > 0
-    if (!isChanged && nowMs - this.lastPushMs < this.settings.keepAliveMs) return
+    if (!isChanged && nowMs - this.lastPushMs < this.settings.heartbeatMs) return
     this.lastPushMs = nowMs
     // A keep-alive repeats the number, whatever happened outside the window.
     this.told = { ...levels, sequence: isChanged ? this.sequence : previous.sequence }
+    if (isChanged) this.before = previous
     const build = (checksum: number): string =>
       this.bookText('update', { bid, ask }, previous.sequence, this.told.sequence, checksum, nowMs)
     const checksum = this.checksum()
@@ -169,7 +191,7 @@ class Feed implements MarketListener {
     }
     const text = JSON.stringify({ arg: { channel: 'trades', instId: this.instId }, data: [data] })
     for (const subscription of this.tradeFollowers) {
-      subscription.connection.sendFrame(subscription, text, 'other', nowMs)
+      subscription.connection.sendFrame(subscription, text, 'trade', nowMs)
     }
   }
 
@@ -211,16 +233,19 @@ export interface OkxSettings {
   readonly instruments: readonly string[]
   readonly eventsPerSecond: number
   /** Milliseconds without a change of a book after which an empty update is pushed. */
-  readonly keepAliveMs: number
+  readonly heartbeatMs: number
   /** 0 for no limit. */
   readonly connectsPerSecond: number
   /** True checksums instead of the exchange's zeros. */
   readonly checksums: boolean
+  /** A subscription is not followed by an image of the book: updates come, and REST has the image. */
+  readonly imageless: boolean
 }
 
 /** Simulates the public WebSocket v5 and REST API of OKX: `books`, `trades`, instruments, service upgrades. */
 export class Okx implements Venue {
-  readonly path = '/ws/v5/public'
+  readonly paths = ['/ws/v5/public']
+  readonly faultKinds = FAULT_KINDS
   readonly connectLimit: ConnectLimit
   private readonly settings: OkxSettings
   private readonly listed: readonly string[]
@@ -236,7 +261,6 @@ export class Okx implements Venue {
     this.connectLimit = { max: settings.connectsPerSecond || Number.POSITIVE_INFINITY, windowMs: 1000, blockMs: 0 }
   }
 
-  /** Gives it the server it lives in; before the first connection. */
   attach(server: SimulatorServer): void {
     this.server = server
   }
@@ -271,7 +295,8 @@ export class Okx implements Venue {
     const { op, args } = request as { op: 'subscribe' | 'unsubscribe'; args: unknown[] }
     for (const value of args) {
       const arg = typeof value === 'object' && value !== null ? (value as Argument) : {}
-      if (!this.exists(arg)) {
+      const isRefused = op === 'subscribe' && arg.channel === 'books' && this.takeFault('refuse', arg)
+      if (isRefused || !this.exists(arg)) {
         const advice = 'Please use the correct URL, channel and parameters referring to API document.'
         refuse({
           code: '60018',
@@ -320,7 +345,7 @@ export class Okx implements Venue {
     })
   }
 
-  rest(path: string, query: URLSearchParams, nowMs: number): RestAnswer {
+  rest({ path, query }: RestRequest, nowMs: number): RestAnswer {
     const succeed = (data: unknown[]): RestAnswer => ({ status: 200, body: { code: '0', msg: '', data } })
     const fail = (status: number, code: string, msg: string): RestAnswer => ({ status, body: { code, msg, data: [] } })
     const instId = query.get('instId')
@@ -335,8 +360,16 @@ export class Okx implements Venue {
     }
     if (path === '/api/v5/market/books') {
       if (instId === null || !this.listed.includes(instId)) return fail(200, '51001', "Instrument ID doesn't exist.")
-      const depth = Number.parseInt(query.get('sz') ?? '', 10)
-      return succeed([this.feed(instId).restBook(depth > 0 ? Math.min(depth, WINDOW_LEVELS) : WINDOW_LEVELS, nowMs)])
+      const error = this.server?.takeRestError(instId)
+      if (error) {
+        const [code, msg] = error.status === 429 ? ['50011', 'Too Many Requests'] : ['50001', 'Service unavailable']
+        return { ...fail(error.status, code!, msg!), headers: error.headers }
+      }
+      const asked = Number.parseInt(query.get('sz') ?? '', 10)
+      // Without a number it is the best level alone, but for those who ask for the source of the stream.
+      const depth = asked > 0 ? Math.min(asked, WINDOW_LEVELS) : query.has('source') ? WINDOW_LEVELS : 1
+      const isOld = this.server?.takeFault('stale-image', instId) ?? false
+      return succeed([this.feed(instId).restBook(depth, isOld, nowMs)])
     }
     return fail(404, '404', 'Not Found')
   }
@@ -366,10 +399,16 @@ export class Okx implements Venue {
     const subscription: Subscription = { connection, instrument, isBook, numbering: key, mutedUntilMs: 0 }
     const feed = this.feed(instrument)
     session.subscriptions.set(key, { subscription, feed, channel })
-    const followers = isBook ? feed.books : feed.tradeFollowers
-    followers.add(subscription)
-    if (isBook) feed.sendSnapshot(subscription, exchangeNowMs())
+    if (!isBook) feed.tradeFollowers.add(subscription)
+    else if (!this.takeFault('silent-ack', arg)) {
+      feed.addBook(subscription)
+      if (!this.settings.imageless) feed.sendSnapshot(subscription, exchangeNowMs())
+    }
     this.server?.subscribed(subscription)
+  }
+
+  private takeFault(kind: FaultKind, { instId }: Argument): boolean {
+    return this.server?.takeFault(kind, String(instId)) ?? false
   }
 
   private forget(connection: Connection, key: string): void {

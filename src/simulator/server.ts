@@ -1,4 +1,10 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type RawData, type WebSocket, WebSocketServer } from 'ws'
@@ -6,11 +12,12 @@ import type { Fault, FaultKind } from './faults.ts'
 
 const HOST = '127.0.0.1'
 const TICK_MS = 20
-const HOUSEKEEPING_MS = 1000
+const HOUSEKEEPING_MS = 100
 /** A client that reads nothing is cut off at this many unsent bytes, so that it cannot fill the memory. */
 const UNSENT_BYTES_MAX = 64 * 1024 * 1024
 const REQUEST_BYTES_MAX = 1024 * 1024
 const MUTE_MS = 10_000
+const REST_ERROR_STATUS = 500
 
 /** One frame that a simulator sent, or withheld because of a fault. Kept only with `keepLog`. */
 export interface SentFrame {
@@ -27,8 +34,11 @@ export interface SentFrame {
   readonly fault: FaultKind | undefined
 }
 
-/** What a frame of a channel is, as far as faults care: only updates are dropped, doubled or swapped. */
-export type FrameKind = 'update' | 'other'
+/**
+ * What a frame of a channel is, as far as faults care: only book updates are dropped, doubled or swapped, and only a
+ * frame of new trades can be the one that `drop-trade` loses.
+ */
+export type FrameKind = 'update' | 'trade' | 'other'
 
 /** One thing a connection is subscribed to. */
 export interface Subscription {
@@ -47,30 +57,54 @@ export interface ConnectLimit {
   readonly blockMs: number
 }
 
-/** The answer to a REST request. */
+/** A REST request. `path` is decoded and without the query. */
+export interface RestRequest {
+  readonly method: string
+  readonly path: string
+  readonly query: URLSearchParams
+  readonly headers: IncomingHttpHeaders
+  /** The text of the body, empty if there is none. */
+  readonly body: string
+}
+
+/** The answer to a REST request. A `body` that is a string is sent as it is, anything else as JSON. */
 export interface RestAnswer {
   readonly status: number
   readonly body: unknown
+  readonly headers?: Record<string, string>
 }
 
 /** What one exchange adds to the server: its protocol and its markets. */
 export interface Venue {
-  /** The path of the WebSocket. */
-  readonly path: string
+  /**
+   * The paths of the WebSocket; any other is answered with 404. The first is the one in `Simulator.wsUrl`. A path that
+   * ends with `/*` stands for everything below it.
+   */
+  readonly paths: readonly string[]
   readonly connectLimit: ConnectLimit
+  /** The kinds of faults that mean something on this exchange. */
+  readonly faultKinds: readonly FaultKind[]
+  /** Gives it the server it lives in; before the first connection. */
+  attach(server: SimulatorServer): void
   /** A client connected. */
   opened(connection: Connection): void
   /** A client said something. */
   received(connection: Connection, text: string): void
+  /** A client sent a ping or pong of the WebSocket protocol itself. Pings are answered without being asked. */
+  controlled?(connection: Connection, kind: 'ping' | 'pong', payload: Buffer): void
   /** A connection ended; its subscriptions must be forgotten. */
   closed(connection: Connection): void
   /** Time passed: the markets move and subscribers hear of it. Called only while somebody is subscribed. */
   tick(elapsedMs: number, nowMs: number): void
-  /** The code to close a connection with that has been idle too long; 0 to let it be. */
+  /** Time for keep-alives: called ten times a second, whether or not somebody is subscribed. */
+  keepHouse?(nowMs: number): void
+  /** The code to close a connection with that has been idle (or open) too long; 0 to let it be. */
   idleCode(connection: Connection, nowMs: number): number
   /** Announces a maintenance or a restart the way the exchange does. */
   announce(fault: Fault, server: SimulatorServer): void
-  rest(path: string, query: URLSearchParams, nowMs: number): RestAnswer
+  rest(request: RestRequest, nowMs: number): RestAnswer
+  /** Frames go out as binary messages of this; `SentFrame.text` stays the plain text. */
+  encode?(text: string): Buffer
 }
 
 /**
@@ -81,10 +115,27 @@ export function exchangeNowMs(): number {
   return Math.floor(performance.timeOrigin + performance.now())
 }
 
-/** One client's connection. */
-export class Connection {
+/** What a connection is made from. */
+interface ConnectionSettings {
   readonly number: number
   readonly socket: WebSocket
+  readonly stream: Duplex
+  readonly path: string
+  readonly query: URLSearchParams
+  readonly server: SimulatorServer
+  readonly log: SentFrame[] | undefined
+  readonly encode: ((text: string) => Buffer) | undefined
+}
+
+/** One client's connection. */
+export class Connection {
+  /** Counted from 1 since the start of the simulator. */
+  readonly number: number
+  readonly socket: WebSocket
+  /** The path it came to: one of the venue's `paths`, or below one that ends with `/*`. */
+  readonly path: string
+  /** The query of the request that opened it. */
+  readonly query: URLSearchParams
   readonly subscriptions = new Set<Subscription>()
   readonly openedMs: number
   lastReceivedMs: number
@@ -93,14 +144,20 @@ export class Connection {
   /** Faults of single frames that wait for the next frame they fit. */
   readonly pending: Fault[] = []
   private readonly stream: Duplex
+  private readonly server: SimulatorServer
   private readonly log: SentFrame[] | undefined
+  private readonly encode: ((text: string) => Buffer) | undefined
   private held: { subscription: Subscription; text: string } | undefined
 
-  constructor(number: number, socket: WebSocket, stream: Duplex, log: SentFrame[] | undefined) {
-    this.number = number
-    this.socket = socket
-    this.stream = stream
-    this.log = log
+  constructor(settings: ConnectionSettings) {
+    this.number = settings.number
+    this.socket = settings.socket
+    this.stream = settings.stream
+    this.path = settings.path
+    this.query = settings.query
+    this.server = settings.server
+    this.log = settings.log
+    this.encode = settings.encode
     this.openedMs = exchangeNowMs()
     this.lastReceivedMs = this.openedMs
     this.lastSentMs = this.openedMs
@@ -109,7 +166,7 @@ export class Connection {
   /** Sends an answer or an announcement, which no fault but a mute concerns. */
   sendEvent(text: string): void {
     const isMuted = exchangeNowMs() < this.mutedUntilMs
-    if (!isMuted) this.socket.send(text)
+    if (!isMuted) this.transmit(text)
     this.note(text, undefined, !isMuted, isMuted ? 'mute' : undefined)
   }
 
@@ -118,6 +175,10 @@ export class Connection {
     const { instrument } = subscription
     if (nowMs < this.mutedUntilMs || nowMs < subscription.mutedUntilMs) {
       this.note(text, instrument, false, 'mute')
+      return
+    }
+    if (kind === 'trade' && this.server.takeFault('drop-trade', instrument)) {
+      this.note(text, instrument, false, 'drop-trade')
       return
     }
     if (kind === 'update' && this.pending.length > 0) {
@@ -141,11 +202,7 @@ export class Connection {
 
   /** Takes a waiting fault of this kind that fits the instrument; false if there is none. */
   takeFault(kind: FaultKind, instrument: string): boolean {
-    const index = this.pending.findIndex(
-      fault => fault.kind === kind && (fault.instrument === undefined || fault.instrument === instrument)
-    )
-    if (index >= 0) this.pending.splice(index, 1)
-    return index >= 0
+    return takeFrom(this.pending, kind, instrument) !== undefined
   }
 
   /** Forgets a subscription, and a frame of it that was held back. */
@@ -181,9 +238,13 @@ export class Connection {
 
   private write(text: string, instrument: string, nowMs: number, fault?: FaultKind): void {
     if (this.socket.readyState !== this.socket.OPEN) return
-    this.socket.send(text)
+    this.transmit(text)
     this.lastSentMs = nowMs
     this.note(text, instrument, true, fault)
+  }
+
+  private transmit(text: string): void {
+    this.socket.send(this.encode ? this.encode(text) : text)
   }
 
   private note(text: string, instrument: string | undefined, sent: boolean, fault: FaultKind | undefined): void {
@@ -208,12 +269,14 @@ export class SimulatorServer {
   private blockedUntilMs = 0
   /** Faults of single frames that came while nobody was subscribed. */
   private waiting: Fault[] = []
+  /** Faults of answers and trades, which whoever is next takes. */
+  private readonly standing: Fault[] = []
 
   constructor(venue: Venue, keepLog: boolean) {
     this.venue = venue
     this.keepLog = keepLog
     this.sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: REQUEST_BYTES_MAX })
-    this.http = createServer((request, response) => this.answer(request, response))
+    this.http = createServer((request, response) => void this.answer(request, response))
     this.http.on('upgrade', (request, stream, head) => this.upgrade(request, stream, head))
   }
 
@@ -273,6 +336,21 @@ export class SimulatorServer {
     else this.apply(fault)
   }
 
+  /**
+   * Takes a waiting fault of an answer (`refuse`, `silent-ack`, `stale-image`) or of a trade; false if there is none.
+   */
+  takeFault(kind: FaultKind, instrument: string): boolean {
+    return takeFrom(this.standing, kind, instrument) !== undefined
+  }
+
+  /** Takes a waiting `rest-error`: the status and headers to answer the request of a book image with. */
+  takeRestError(instrument: string): { status: number; headers: Record<string, string> } | undefined {
+    const fault = takeFrom(this.standing, 'rest-error', instrument)
+    if (!fault) return undefined
+    const status = fault.status ?? REST_ERROR_STATUS
+    return { status, headers: status === 429 || status === 418 ? { 'retry-after': '1' } : {} }
+  }
+
   private apply(fault: Fault): void {
     switch (fault.kind) {
       case 'mute':
@@ -287,6 +365,13 @@ export class SimulatorServer {
       case 'maintenance':
       case 'restart-notice':
         this.venue.announce(fault, this)
+        return
+      case 'rest-error':
+      case 'stale-image':
+      case 'refuse':
+      case 'silent-ack':
+      case 'drop-trade':
+        this.standing.push(fault)
         return
       default:
         this.arm(fault)
@@ -326,6 +411,7 @@ export class SimulatorServer {
 
   private keepHouse(): void {
     const nowMs = exchangeNowMs()
+    this.venue.keepHouse?.(nowMs)
     for (const connection of this.connections) {
       const code = this.venue.idleCode(connection, nowMs)
       if (code) connection.close(code)
@@ -335,14 +421,15 @@ export class SimulatorServer {
   private upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
     // A client that goes away in the middle of its handshake is no concern of ours.
     stream.on('error', () => stream.destroy())
-    const path = parseTarget(request.url ?? '/')?.path
-    const status = path !== this.venue.path ? '404 Not Found' : this.mayConnect() ? '' : '429 Too Many Requests'
-    if (status) {
+    const target = parseTarget(request.url ?? '/')
+    const isServed = target !== undefined && this.venue.paths.some(path => covers(path, target.path))
+    const status = !isServed ? '404 Not Found' : this.mayConnect() ? '' : '429 Too Many Requests'
+    if (!isServed || status) {
       // Destroyed, too: a client that keeps its half open would hold up `close`.
       stream.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => stream.destroy())
       return
     }
-    this.sockets.handleUpgrade(request, stream, head, socket => this.accept(socket, stream))
+    this.sockets.handleUpgrade(request, stream, head, socket => this.accept(socket, stream, target))
   }
 
   private mayConnect(): boolean {
@@ -358,42 +445,101 @@ export class SimulatorServer {
     return true
   }
 
-  private accept(socket: WebSocket, stream: Duplex): void {
-    const connection = new Connection(++this.count, socket, stream, this.keepLog ? this.log : undefined)
+  private accept(socket: WebSocket, stream: Duplex, { path, query }: Target): void {
+    const { venue } = this
+    const connection = new Connection({
+      number: ++this.count,
+      socket,
+      stream,
+      path,
+      query,
+      server: this,
+      log: this.keepLog ? this.log : undefined,
+      encode: venue.encode?.bind(venue)
+    })
     this.connections.add(connection)
     socket.on('message', (data: RawData, isBinary) => {
       connection.lastReceivedMs = exchangeNowMs()
-      if (!isBinary) this.venue.received(connection, String(data))
+      if (!isBinary) venue.received(connection, String(data))
     })
+    socket.on('ping', payload => venue.controlled?.(connection, 'ping', payload))
+    socket.on('pong', payload => venue.controlled?.(connection, 'pong', payload))
     // `close` follows every error and does what there is to do.
     socket.on('error', () => socket.terminate())
     socket.on('close', () => {
       this.connections.delete(connection)
-      this.venue.closed(connection)
+      venue.closed(connection)
       connection.subscriptions.clear()
     })
-    this.venue.opened(connection)
+    venue.opened(connection)
   }
 
-  private answer(request: IncomingMessage, response: ServerResponse): void {
+  private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const body = await readBody(request)
+    if (body === undefined) {
+      response.destroy()
+      return
+    }
     const target = parseTarget(request.url ?? '/')
-    const { status, body } = target
-      ? this.venue.rest(target.path, target.query, exchangeNowMs())
+    const { method = 'GET', headers } = request
+    const answer: RestAnswer = target
+      ? this.venue.rest({ method, ...target, headers, body }, exchangeNowMs())
       : { status: 400, body: { error: 'bad request' } }
-    const text = JSON.stringify(body)
-    response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+    const text = typeof answer.body === 'string' ? answer.body : JSON.stringify(answer.body)
+    const length = Buffer.byteLength(text)
+    response.writeHead(answer.status, {
+      'content-type': 'application/json',
+      'content-length': length,
+      ...answer.headers
+    })
     response.end(text)
   }
 }
 
+/** The body of a request; undefined when it is too large, or the client went away. */
+async function readBody(request: IncomingMessage): Promise<string | undefined> {
+  const parts: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const part of request as AsyncIterable<Buffer>) {
+      bytes += part.length
+      if (bytes > REQUEST_BYTES_MAX) return undefined
+      parts.push(part)
+    }
+  } catch {
+    // A client that goes away in the middle of its request needs no answer.
+    return undefined
+  }
+  return Buffer.concat(parts).toString()
+}
+
+/** What a request is for. */
+interface Target {
+  readonly path: string
+  readonly query: URLSearchParams
+}
+
 /** The path and query of a request target; undefined when it is malformed. */
-function parseTarget(target: string): { path: string; query: URLSearchParams } | undefined {
+function parseTarget(target: string): Target | undefined {
   try {
     const url = new URL(target, `http://${HOST}`)
     return { path: decodeURIComponent(url.pathname), query: url.searchParams }
   } catch {
     return undefined
   }
+}
+
+/** True if a path is the one a venue serves, or below it. */
+function covers(served: string, path: string): boolean {
+  return served.endsWith('/*') ? path.startsWith(served.slice(0, -1)) : path === served
+}
+
+/** Takes the first fault of a kind that fits the instrument out of a list. */
+function takeFrom(faults: Fault[], kind: FaultKind, instrument: string): Fault | undefined {
+  const index = faults.findIndex(
+    fault => fault.kind === kind && (fault.instrument === undefined || fault.instrument === instrument)
+  )
+  return index < 0 ? undefined : faults.splice(index, 1)[0]
 }
 
 /** The JSON object in a text; undefined when the text is no JSON or another value. */

@@ -1,10 +1,15 @@
+import { Binance } from './binance.ts'
 import { Bitfinex } from './bitfinex.ts'
-import type { Fault } from './faults.ts'
+import { Bitstamp } from './bitstamp.ts'
+import { Coinbase } from './coinbase.ts'
+import type { Fault, FaultKind } from './faults.ts'
+import { Huobi } from './huobi.ts'
+import { Kraken } from './kraken.ts'
 import type { SimulatedExchange } from './listing.ts'
 import { Okx } from './okx.ts'
-import { type SentFrame, SimulatorServer } from './server.ts'
+import { type SentFrame, SimulatorServer, type Venue } from './server.ts'
 
-export { type Fault, parseFault, randomFaults } from './faults.ts'
+export { type Fault, type FaultKind, parseFault, randomFaults } from './faults.ts'
 export type { SentFrame } from './server.ts'
 
 /** What to simulate. */
@@ -21,16 +26,33 @@ export interface SimulatorOptions {
   /** What goes wrong, and when. @default [] */
   faults?: Fault[]
   /**
-   * Bitfinex: milliseconds between the heartbeats of a channel (15 s). OKX: milliseconds without a change after which an
-   * empty update is pushed (60 s).
+   * Milliseconds between heartbeats or pings. Bitfinex: of a channel (15 s). OKX: without a change of a book until an
+   * empty update is pushed (60 s). Coinbase: of a product (1 s). Kraken: after silence (1 s). Bitstamp (54 s), Binance
+   * (20 s, futures nine times as much) and HTX (5 s): between the pings of the server.
    */
   heartbeatMs?: number
   /** Bitfinex: connections allowed in a minute, 0 for any number. @default 20 */
   connectsPerMinute?: number
-  /** OKX: connections allowed in a second, 0 for any number. @default 3 */
+  /** OKX (3) and Coinbase (8): connections allowed in a second, 0 for any number. */
   connectsPerSecond?: number
+  /** Kraken: connections allowed in ten minutes, 0 for any number. @default 150 */
+  connectsPerTenMinutes?: number
+  /** Kraken: requests that a connection may send in a second, 0 for any number. @default 20 */
+  requestsPerSecond?: number
+  /** Kraken: what all `level3` subscriptions of a second may cost, 0 for no limit. @default 200 */
+  level3CostPerSecond?: number
+  /** Kraken: how long a token can be used, in milliseconds. @default 900000 */
+  tokenMs?: number
+  /** Kraken: milliseconds after which the quantities of the first pair get another decimal. @default never */
+  precisionChangeMs?: number
+  /** Coinbase and Bitstamp: about how many orders rest on each side of a book. @default 600 */
+  bookOrders?: number
   /** OKX: send true checksums instead of zeros. @default false */
   okxChecksums?: boolean
+  /** OKX: books come without a first snapshot; REST has it. @default false */
+  imageless?: boolean
+  /** Binance: milliseconds after which a connection is ended, whatever it does. @default 86400000 (24 h) */
+  lifetimeMs?: number
   /** Keep every frame in `log`; it grows without limit. @default false */
   keepLog?: boolean
 }
@@ -50,32 +72,44 @@ export interface Simulator {
   close(): Promise<void>
 }
 
+/** What venues are made from; each takes what concerns it. */
+type VenueSettings = SimulatorOptions & Required<Pick<SimulatorOptions, 'seed' | 'instruments' | 'eventsPerSecond'>>
+
+const VENUES: Record<SimulatedExchange, (settings: VenueSettings) => Venue> = {
+  bitfinex: settings => new Bitfinex({ heartbeatMs: 15_000, connectsPerMinute: 20, ...settings }),
+  okx: settings =>
+    new Okx({
+      heartbeatMs: 60_000,
+      connectsPerSecond: 3,
+      imageless: false,
+      ...settings,
+      checksums: settings.okxChecksums ?? false
+    }),
+  coinbase: settings => new Coinbase(settings),
+  bitstamp: settings => new Bitstamp(settings),
+  kraken: settings => new Kraken(settings),
+  binance: settings => new Binance({ heartbeatMs: 20_000, lifetimeMs: 86_400_000, ...settings }),
+  huobi: settings => new Huobi({ heartbeatMs: 5000, ...settings })
+}
+
+function createVenue(options: SimulatorOptions): Venue {
+  return VENUES[options.exchange]({ seed: 1, instruments: [], eventsPerSecond: 20, ...options })
+}
+
+/** The kinds of faults that mean something on an exchange; others can be injected and never happen. */
+export function simulatorFaultKinds(exchange: SimulatedExchange): readonly FaultKind[] {
+  return createVenue({ exchange }).faultKinds
+}
+
 /** Starts a simulated exchange on 127.0.0.1. Rejects when the port cannot be had. */
 export async function startSimulator(options: SimulatorOptions): Promise<Simulator> {
-  const common = {
-    seed: options.seed ?? 1,
-    instruments: options.instruments ?? [],
-    eventsPerSecond: options.eventsPerSecond ?? 20
-  }
-  const venue =
-    options.exchange === 'bitfinex'
-      ? new Bitfinex({
-          ...common,
-          heartbeatMs: options.heartbeatMs ?? 15_000,
-          connectsPerMinute: options.connectsPerMinute ?? 20
-        })
-      : new Okx({
-          ...common,
-          keepAliveMs: options.heartbeatMs ?? 60_000,
-          connectsPerSecond: options.connectsPerSecond ?? 3,
-          checksums: options.okxChecksums ?? false
-        })
+  const venue = createVenue(options)
   const server = new SimulatorServer(venue, options.keepLog ?? false)
   venue.attach(server)
   const port = await server.listen(options.port ?? 0)
   for (const fault of options.faults ?? []) server.inject(fault)
   return {
-    wsUrl: `ws://127.0.0.1:${port}${venue.path}`,
+    wsUrl: `ws://127.0.0.1:${port}${venue.paths[0]}`,
     restUrl: `http://127.0.0.1:${port}`,
     port,
     log: server.log,

@@ -1,3 +1,4 @@
+import { gunzipSync } from 'node:zlib'
 import crc32 from 'crc-32'
 import { WebSocket } from 'ws'
 
@@ -6,15 +7,22 @@ type Row = [number, number, number]
 /** A client that keeps everything it hears and lets a test wait for a condition. */
 export class Client {
   readonly texts: string[] = []
+  /** The payloads of the pings that the other side sent. */
+  readonly pings: string[] = []
   closeCode: number | undefined
-  private readonly socket: WebSocket
+  readonly socket: WebSocket
   private readonly waiters = new Set<() => void>()
   private readonly listeners: ((text: string) => void)[] = []
 
-  constructor(url: string) {
-    this.socket = new WebSocket(url, { perMessageDeflate: false })
-    this.socket.on('message', data => {
-      const text = String(data)
+  /** Answers pings of the protocol, unless `autoPong` is false. Binary frames are taken for gzip. */
+  constructor(url: string, { autoPong = true } = {}) {
+    this.socket = new WebSocket(url, { perMessageDeflate: false, autoPong })
+    this.socket.on('ping', payload => {
+      this.pings.push(String(payload))
+      for (const waiter of [...this.waiters]) waiter()
+    })
+    this.socket.on('message', (data, isBinary) => {
+      const text = String(isBinary ? gunzipSync(data as Buffer) : data)
       this.texts.push(text)
       for (const listener of this.listeners) listener(text)
       for (const waiter of [...this.waiters]) waiter()

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { simulateCommand } from '../../src/commands/simulate.ts'
+import { listedInstruments, SIMULATED_EXCHANGES } from '../../src/simulator/listing.ts'
 import { Client } from './client.ts'
 
 function command(): Command {
@@ -28,6 +29,27 @@ describe('simulate', () => {
     await expect(run('--exchange', 'okx', '--symbol', 'BTCUSD', '--fault', 'drop/NOPE-USDT')).rejects.toThrow(
       /--symbol 'BTCUSD' .*; --fault 'drop\/NOPE-USDT' names an instrument/
     )
+  })
+
+  it('refuses faults that mean nothing on the exchange', async () => {
+    await expect(run('--exchange', 'bitfinex', '--fault', 'rest-error')).rejects.toThrow(
+      /--fault 'rest-error' means nothing on this exchange, which knows drop,/
+    )
+  })
+
+  it.each(SIMULATED_EXCHANGES)('serves %s', async exchange => {
+    const written: string[] = []
+    vi.spyOn(process.stdout, 'write').mockImplementation(text => {
+      written.push(String(text))
+      return true
+    })
+    const ended = run('--exchange', exchange, '--fault', 'drop@1s', '--duration', '200ms')
+    await vi.waitFor(() => expect(written).toHaveLength(1))
+    const symbol = listedInstruments(exchange, [])[0]
+    expect(written[0]).toContain(`l3cap run --exchange ${exchange} --symbol ${symbol} `)
+    const client = await new Client(/ws +(ws:\S+)/.exec(written[0]!)![1]!).opened()
+    await ended
+    expect(await client.until(() => client.closeCode)).toBe(1006)
   })
 
   it('shows a default for every option', () => {

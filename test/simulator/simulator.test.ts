@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { bitfinexSpec, okxSpec } from '../../src/simulator/listing.ts'
+import { COMMON_FAULT_KINDS, FAULT_KINDS } from '../../src/simulator/faults.ts'
+import { binanceSpec, bitfinexSpec, huobiSpec, okxSpec, SIMULATED_EXCHANGES } from '../../src/simulator/listing.ts'
 import { levelsOf, Market, plainText } from '../../src/simulator/market.ts'
 import {
   type Fault,
@@ -7,6 +8,7 @@ import {
   randomFaults,
   type Simulator,
   type SimulatorOptions,
+  simulatorFaultKinds,
   startSimulator
 } from '../../src/simulator/simulator.ts'
 import { BitfinexBook, Client, OkxBook } from './client.ts'
@@ -56,7 +58,9 @@ describe('market', () => {
   it('is deep, never crossed, in order and of the right numbers after much life', () => {
     for (const spec of [
       ...['BTCUSD', 'DOGE:USD', 'XRPBTC'].map(bitfinexSpec),
-      ...['BTC-USDT', 'ETH-USDT-SWAP'].map(okxSpec)
+      ...['BTC-USDT', 'ETH-USDT-SWAP'].map(okxSpec),
+      ...['BTCUSDT', 'LTCUSDT'].flatMap(name => [binanceSpec('spot', name), binanceSpec('usdm', name)]),
+      ...['btcusdt', 'shibusdt'].map(huobiSpec)
     ]) {
       const market = new Market(spec, 7, 1000, 0)
       for (let step = 0; step < 40; step++) market.advance(500, step)
@@ -142,6 +146,42 @@ describe('bitfinex', () => {
       expect(book.checksums).not.toContain(false)
       expect(book.deepest).toBe(depth)
     }
+  })
+
+  it('serves levels of prices so small that their numbers have exponents', async () => {
+    const simulator = await start({ exchange: 'bitfinex', instruments: ['SHIB:USD'], ...FAST })
+    const client = await connect(simulator)
+    const book = new BitfinexBook(client, 'P0')
+    client.send({ event: 'conf', flags: FLAGS })
+    client.send({ event: 'subscribe', channel: 'book', symbol: 'tSHIB:USD', prec: 'P0', freq: 'F0', len: '25' })
+    await client.until(() => book.checksums.length >= 1 && book.updates > 50)
+    expect(book.rows.some(row => /^\[\d(?:\.\d)?e-7,/.test(row))).toBe(true)
+    expect(book.mistakes).toEqual([])
+    expect(book.checksums).not.toContain(false)
+  })
+
+  it('refuses a book, leaves one in silence, and loses a trade', async () => {
+    const simulator = await start({ exchange: 'bitfinex', ...FAST })
+    simulator.inject({ kind: 'refuse', instrument: 'BTCUSD' })
+    simulator.inject({ kind: 'drop-trade' })
+    const client = await connect(simulator)
+    const book = new BitfinexBook(client, 'R0')
+    client.send({ event: 'conf', flags: FLAGS })
+    const wish = { event: 'subscribe', channel: 'book', symbol: 'tBTCUSD', prec: 'R0', len: '250' }
+    client.send(wish)
+    await client.event({ code: 10300 })
+    simulator.inject({ kind: 'silent-ack', instrument: 'BTCUSD' })
+    client.send(wish)
+    const { chanId } = await client.event({ event: 'subscribed', channel: 'book' })
+    client.send({ event: 'subscribe', channel: 'trades', symbol: 'tBTCUSD' })
+    await client.until(() => book.trades.tu > 5)
+    expect(book.isReady).toBe(false)
+    expect(book.holes).toHaveLength(1)
+    client.send({ event: 'unsubscribe', chanId })
+    await client.event({ event: 'unsubscribed', chanId })
+    client.send(wish)
+    await client.until(() => book.isReady && book.updates > 50)
+    expect(book.holes).toHaveLength(1)
   })
 
   it('loses, doubles and swaps exactly one frame', async () => {
@@ -304,6 +344,72 @@ describe('okx', () => {
     await clients[0]!.until(() => books[0]!.links.some(link => link.startsWith(`${answer.data[0]!.seqId}>`)))
   })
 
+  it('sends no first image when that is gone, and its REST images fit the stream', async () => {
+    const simulator = await start({ exchange: 'okx', imageless: true, ...FAST })
+    const client = await connect(simulator)
+    const images = `${simulator.restUrl}/api/v5/market/books?sz=400&instId=`
+    interface Data {
+      bids: string[][]
+      asks: string[][]
+      seqId: number
+      prevSeqId: number
+    }
+    const fetchBook = async (instId: string): Promise<Data> =>
+      ((await fetchJson(images + instId)) as { data: Data[] }).data[0]!
+    for (const instId of ['BTC-USDT', 'BTC-USDT-SWAP']) {
+      subscribe(client, instId)
+      const updates = (): Data[] => {
+        const frames = client.texts.filter(text => text.includes('"action"') && text.includes(`"${instId}"`))
+        return frames.map(text => (JSON.parse(text) as { data: Data[] }).data[0]!)
+      }
+      await client.until(() => updates().length > 2)
+      expect(client.texts.some(text => text.includes('"action":"snapshot"'))).toBe(false)
+      const first = updates()[0]!
+      simulator.inject({ kind: 'stale-image', instrument: instId })
+      expect((await fetchBook(instId)).seqId).toBeLessThan(first.prevSeqId)
+      const image = await fetchBook(instId)
+      const later = await client.until(() => {
+        const after = updates().filter(({ seqId }) => seqId > image.seqId)
+        return after.length > 5 && after
+      })
+      expect(later[0]!.prevSeqId).toBe(image.seqId)
+      // Applied from the image on, the updates lead to a later image.
+      const last = await fetchBook(instId)
+      await client.until(() => updates().some(({ seqId }) => seqId === last.seqId))
+      for (const side of ['bids', 'asks'] as const) {
+        const rows = new Map(image[side].map(row => [row[0], row]))
+        for (const update of updates()) {
+          if (update.seqId <= image.seqId || update.seqId > last.seqId) continue
+          for (const row of update[side]) row[1] === '0' ? rows.delete(row[0]) : rows.set(row[0], row)
+        }
+        const sign = side === 'bids' ? -1 : 1
+        expect([...rows.values()].sort((a, b) => (Number(a[0]) - Number(b[0])) * sign)).toEqual(last[side])
+      }
+    }
+  })
+
+  it('refuses a book, leaves one in silence, and fails a request', async () => {
+    const simulator = await start({ exchange: 'okx', ...FAST })
+    const client = await connect(simulator)
+    const book = new OkxBook(client, 'BTC-USDT')
+    simulator.inject({ kind: 'refuse', instrument: 'BTC-USDT' })
+    subscribe(client, 'BTC-USDT', ['trades', 'books'])
+    await client.event({ code: '60018' })
+    simulator.inject({ kind: 'silent-ack', instrument: 'BTC-USDT' })
+    simulator.inject({ kind: 'drop-trade', instrument: 'BTC-USDT' })
+    subscribe(client, 'BTC-USDT')
+    await client.until(() => book.trades > 10)
+    expect(book.updates).toBe(0)
+    subscribe(client, 'BTC-USDT')
+    await client.until(() => book.updates > 2)
+    expect(book.mistakes).toEqual([])
+    for (const [status, wait] of [[429, '1'] as const, [503, null] as const]) {
+      simulator.inject({ kind: 'rest-error', status })
+      const answer = await fetch(`${simulator.restUrl}/api/v5/market/books?instId=BTC-USDT&sz=400`)
+      expect([answer.status, answer.headers.get('retry-after')]).toEqual([status, wait])
+    }
+  })
+
   it('keeps a still book alive with empty updates', async () => {
     const simulator = await start({ exchange: 'okx', ...FAST, eventsPerSecond: 0, heartbeatMs: 150 })
     const client = await connect(simulator)
@@ -397,8 +503,17 @@ describe('faults', () => {
       afterMs: 12_000,
       instrument: 'BTCUSD'
     })
+    expect(parseFault('rest-error@1s:429/BTC-USDT')).toEqual({
+      kind: 'rest-error',
+      afterMs: 1000,
+      status: 429,
+      instrument: 'BTC-USDT'
+    })
+    expect(parseFault('silent-ack')).toEqual({ kind: 'silent-ack' })
     for (const text of [
       '',
+      'rest-error:200',
+      'refuse:3s',
       'melt@5s',
       'drop@soon',
       'drop@5s:3s',
@@ -420,5 +535,19 @@ describe('faults', () => {
     faults.forEach((fault, index) => {
       expect(Math.floor(fault.afterMs! / 750)).toBe(index)
     })
+    const all = randomFaults(9, 200, 60_000, ['BTCUSD'], FAULT_KINDS)
+    expect(new Set(all.map(fault => fault.kind))).toEqual(new Set(FAULT_KINDS))
+    expect(all.every(({ kind, status }) => (kind === 'rest-error') === (status !== undefined))).toBe(true)
+  })
+
+  it('are known by every exchange that they mean something to', () => {
+    for (const exchange of SIMULATED_EXCHANGES) {
+      const kinds = simulatorFaultKinds(exchange)
+      expect(FAULT_KINDS, exchange).toEqual(expect.arrayContaining([...kinds]))
+      expect(kinds, exchange).toEqual(expect.arrayContaining(['drop', 'mute', 'close', 'drop-trade']))
+    }
+    expect(simulatorFaultKinds('bitfinex')).not.toContain('rest-error')
+    expect(simulatorFaultKinds('okx')).toEqual(FAULT_KINDS)
+    expect(COMMON_FAULT_KINDS).toHaveLength(8)
   })
 })
