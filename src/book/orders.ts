@@ -188,6 +188,17 @@ export class OrderBook {
     return `${text}]`
   }
 
+  /** Number of price levels of a side. */
+  levelCount(isAsk: boolean): number {
+    return (isAsk ? this.asks : this.bids).ladder.rungs.length
+  }
+
+  /** The n-th best price level of a side, from 0, good until the next change; its orders are linked in queue order. */
+  level(isAsk: boolean, n: number): PriceLevel | undefined {
+    const rungs = (isAsk ? this.asks : this.bids).ladder.rungs
+    return rungs[rungs.length - 1 - n]
+  }
+
   /** The `count` best orders of a side: by price, then by ascending numeric id (shorter ids are smaller). */
   firstOrders(isAsk: boolean, count: number): Order[] {
     const rungs = (isAsk ? this.asks : this.bids).ladder.rungs

@@ -5,15 +5,38 @@ import type { Catalogue, InstrumentInfo } from './exchange.ts'
 const CODES: Record<string, string> = { USDT: 'UST', USDC: 'UDC' }
 const QUOTES = ['USD', 'UST', 'USDT', 'EUR', 'BTC', 'ETH', 'GBP', 'JPY', 'UDC', 'USDC']
 
-/** The pair name of `BTCUSD`, `tBTCUSD`, `BTC/USD`, `BTC-USD`, `DOGE:USD`, `BTC-USDT`. */
+/**
+ * The pair name of `BTCUSD`, `tBTCUSD`, `BTC/USD`, `BTC-USD`, `DOGE:USD`, `BTC-USDT`; of perpetuals `BTCF0:USTF0`,
+ * `tBTCF0:USTF0`, `BTC-PERP`, `BTC-USDT-PERP`, `BTC/USDT:USDT`.
+ */
 export function spellBitfinex(symbol: string): string {
   const bare = /^t[A-Z0-9]/.test(symbol) ? symbol.slice(1) : symbol
   const upper = bare.toUpperCase()
-  const parts = upper.split(/[/\-_:]/).map(part => CODES[part] ?? part)
+  const perpetual = /^(.+?)[/\-_:]?PERP$/.exec(upper)?.[1]
+  const parts = cut(perpetual ?? upper)
+  // `BTC/USDT:USDT` names what the contract is settled in.
+  if (perpetual !== undefined || (parts.length === 3 && parts[1] === parts[2])) return ofPerpetual(parts)
   if (parts.length === 2) return joined(parts[0]!, parts[1]!)
   if (upper.length <= 6) return upper
-  const quote = QUOTES.find(q => upper.endsWith(q))
+  const futures = /^([A-Z0-9]+F0)([A-Z0-9]+F0)$/.exec(upper)
+  if (futures) return joined(futures[1]!, futures[2]!)
+  const quote = quoteOf(upper)
   return quote ? joined(upper.slice(0, -quote.length), CODES[quote] ?? quote) : upper
+}
+
+function cut(name: string): string[] {
+  return name.split(/[/\-_:]/).map(part => CODES[part] ?? part)
+}
+
+function quoteOf(name: string): string | undefined {
+  return QUOTES.find(quote => name.length > quote.length && name.endsWith(quote))
+}
+
+/** Perpetuals are settled in USDT unless they say otherwise. */
+function ofPerpetual([base, quote]: readonly string[]): string {
+  const end = quote === undefined ? quoteOf(base!) : undefined
+  const settled = quote ?? end ?? 'UST'
+  return `${end ? base!.slice(0, -end.length) : base}F0:${CODES[settled] ?? settled}F0`
 }
 
 /** A colon divides a pair where one of its codes is longer than three letters. */

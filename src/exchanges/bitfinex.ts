@@ -1,23 +1,27 @@
 /**
- * Bitfinex WebSocket v2, raw books (L3) and trades.
+ * Bitfinex WebSocket v2: raw books (L3), books of the finest precision (L2), trades.
  *
- * Synchronisation (docs.bitfinex.com/docs/ws-general, /reference/ws-public-raw-books, /docs/ws-websocket-checksum;
- * read 2026-11):
+ * Synchronisation (docs.bitfinex.com/docs/ws-general, /reference/ws-public-raw-books, /reference/ws-public-books,
+ * /docs/ws-websocket-checksum; read 2026-11):
  *  1. Send `conf` with TIMESTAMP, SEQ_ALL and OB_CHECKSUM before any subscription.
- *  2. Subscribe `book` with prec R0, freq F0, len 250; the acknowledgement names the channel id.
- *  3. The first data frame of a channel is the image; what follows are single orders: price 0 deletes, anything else
- *     inserts or replaces.
+ *  2. Subscribe `book` with prec R0 (L3) or P0 (L2), freq F0, len 250; the acknowledgement names the channel id.
+ *  3. The first data frame of a channel is the image; what follows are single rows. Of R0 they are orders,
+ *     `[id, price, amount]`: price 0 deletes, anything else inserts or replaces. Of P0 they are levels,
+ *     `[price, count, amount]`: count 0 deletes, amount ±1 then shows the side only.
  *  4. Every channel frame of the connection (hb and cs too) has a number, one more than the one before. A missing
  *     number concerns every book of the connection.
- *  5. `cs` is the signed CRC-32 of the 25 best orders a side as they are at that moment, `id:amount` joined by `:`.
+ *  5. `cs` is the signed CRC-32 of the 25 best rows a side as they are at that moment, `id:amount` or `price:amount` joined
+ *     by `:`, text as received.
  *  6. Renewing: unsubscribe, wait for the acknowledgement, subscribe.
  */
 import crc32 from 'crc-32'
-import { isDecimal, priceKey } from '../core/decimal.ts'
-import type { Instrument } from '../core/instrument.ts'
+import type { LevelBook } from '../book/levels.ts'
+import { isDecimal, isZero, priceKey } from '../core/decimal.ts'
+import type { Instrument, Level } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import { readBitfinexCatalogue, spellBitfinex } from './bitfinex-catalogue.ts'
-import type { Exchange, FrameForm, Host, Keeper, Limits, Selection, Session } from './exchange.ts'
+import { ChannelReader, isId, isPrice, isWhole } from './bitfinex-reader.ts'
+import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Selection, Session } from './exchange.ts'
 import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
 
@@ -33,9 +37,6 @@ const MAINTENANCE_US_MAX = 180_000_000
 const OLD_FRAMES_MAX = 64
 const CHECKSUM_ROWS = 25
 
-/** A short string without escapes. */
-const OTHER_CELL = /^"[\w .:-]*"/
-
 const LIMITS: Limits = {
   silenceMsMax: 45_000,
   pingMs: 20_000,
@@ -48,155 +49,8 @@ const LIMITS: Limits = {
 }
 /** Orders or levels a side. */
 const DEPTH = 250
-
-/** A channel frame after reading: cells are number texts, `width` to a row. Reused for every frame. */
-class ChannelFrame {
-  channel = 0
-  tag = ''
-  readonly cells: string[] = []
-  width = 0
-  rows = 0
-  nested = false
-  /** The numbers that stand after the payload: value of a `cs`, sequence, time. */
-  readonly tail: number[] = []
-}
-
-/** Reads channel frames without building values: `[CHAN, payload, …numbers]`. Anything else makes `read` false. */
-class ChannelReader {
-  readonly frame = new ChannelFrame()
-  private text = ''
-  private at = 0
-
-  read(text: string): boolean {
-    const frame = this.frame
-    this.text = text
-    this.at = 0
-    frame.tag = ''
-    frame.width = frame.rows = frame.cells.length = frame.tail.length = 0
-    frame.nested = false
-    if (this.next() !== 91) return false
-    this.at++
-    this.next()
-    const channel = this.number()
-    if (channel === undefined || this.next() !== 44) return false
-    frame.channel = Number(channel)
-    this.at++
-    if (!this.payload()) return false
-    while (this.next() === 44) {
-      this.at++
-      const code = this.next()
-      if (code === 91 && frame.tag !== '' && frame.rows === 0) {
-        if (!this.row()) return false
-      } else {
-        const value = this.number()
-        if (value === undefined) return false
-        frame.tail.push(Number(value))
-      }
-    }
-    if (this.next() !== 93) return false
-    this.at++
-    return Number.isNaN(this.next())
-  }
-
-  /** The next code that is not white space, without going past it. NaN at the end. */
-  private next(): number {
-    let code = this.text.charCodeAt(this.at)
-    while (code === 32 || code === 9 || code === 10 || code === 13) code = this.text.charCodeAt(++this.at)
-    return code
-  }
-
-  private payload(): boolean {
-    const code = this.next()
-    if (code === 34) {
-      const end = this.text.indexOf('"', this.at + 1)
-      if (end < 0 || end - this.at > 8) return false
-      const tag = this.text.slice(this.at + 1, end)
-      this.at = end + 1
-      this.frame.tag = tag
-      return /^[a-z]+$/.test(tag)
-    }
-    if (code !== 91) return false
-    const start = this.at
-    this.at++
-    const inner = this.next()
-    if (inner === 93) {
-      this.at++
-      this.frame.nested = true
-      return true
-    }
-    if (inner !== 91) {
-      this.at = start
-      return this.row()
-    }
-    this.frame.nested = true
-    for (;;) {
-      if (this.next() !== 91 || !this.row()) return false
-      const after = this.next()
-      this.at++
-      if (after === 93) return true
-      if (after !== 44) return false
-    }
-  }
-
-  private row(): boolean {
-    const frame = this.frame
-    const before = frame.cells.length
-    this.at++
-    for (;;) {
-      this.next()
-      const value = this.number() ?? this.otherCell()
-      if (value === undefined) return false
-      frame.cells.push(value)
-      const after = this.next()
-      this.at++
-      if (after === 93) break
-      if (after !== 44) return false
-    }
-    const width = frame.cells.length - before
-    if (frame.rows > 0 && width !== frame.width) return false
-    frame.width = width
-    frame.rows++
-    return true
-  }
-
-  /** What a row may hold besides numbers: nothing that we use, but no reason to call the frame unreadable. */
-  private otherCell(): string | undefined {
-    if (this.text.startsWith('null', this.at)) {
-      this.at += 4
-      return 'null'
-    }
-    const match = OTHER_CELL.exec(this.text.slice(this.at, this.at + 100))
-    if (match) this.at += match[0].length
-    return match?.[0]
-  }
-
-  /** The text of a JSON number. */
-  private number(): string | undefined {
-    const text = this.text
-    const start = this.at
-    let at = start
-    let code = text.charCodeAt(at)
-    if (code === 45) code = text.charCodeAt(++at)
-    const first = at
-    while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
-    if (at === first || (text.charCodeAt(first) === 48 && at - first > 1)) return undefined
-    if (code === 46) {
-      const point = ++at
-      code = text.charCodeAt(at)
-      while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
-      if (at === point) return undefined
-    }
-    if (code === 101 || code === 69) {
-      code = text.charCodeAt(++at)
-      if (code === 43 || code === 45) code = text.charCodeAt(++at)
-      const exponent = at
-      while (code >= 48 && code <= 57) code = text.charCodeAt(++at)
-      if (at === exponent) return undefined
-    }
-    this.at = at
-    return text.slice(start, at)
-  }
-}
+/** The precision of the book channel. */
+const PRECISIONS: Record<Level, string> = { l3: 'R0', l2: 'P0' }
 
 interface SessionState {
   flags: number
@@ -220,6 +74,17 @@ class BitfinexSession implements Session {
   private readonly pulse: Pulse
   private readonly reader = new ChannelReader()
   private readonly channels = new Map<number, Subscription>()
+  private readonly precision: string
+  private readonly isL2: boolean
+  /** The update at hand; used again for every frame. */
+  private readonly update: L2Frame = {
+    bids: '[]',
+    asks: '[]',
+    sequence: null,
+    previous: null,
+    checksum: null,
+    exchangeTime: null
+  }
   private isChannelFrame = false
   private event: Record<string, unknown> | undefined
   private text = ''
@@ -227,11 +92,16 @@ class BitfinexSession implements Session {
 
   constructor(host: Host) {
     this.host = host
+    // All instruments of a capture have one level.
+    this.isL2 = host.keepers[0]?.instrument.level === 'l2'
+    this.precision = PRECISIONS[this.isL2 ? 'l2' : 'l3']
     this.pulse = new Pulse(host, LIMITS, () => host.send(JSON.stringify({ event: 'ping', cid: ++this.state_.pings })))
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
-      batch => batch.forEach(s => this.ask(s)),
+      batch => {
+        for (const s of batch) this.ask(s)
+      },
       s => this.leave(s)
     )
     this.state_ = {
@@ -260,7 +130,7 @@ class BitfinexSession implements Session {
     const symbol = `t${this.host.keepers[subscription.index]!.instrument.instId}`
     const what =
       subscription.kind === 'book'
-        ? { event: 'subscribe', channel: 'book', symbol, prec: 'R0', freq: 'F0', len: String(DEPTH) }
+        ? { event: 'subscribe', channel: 'book', symbol, prec: this.precision, freq: 'F0', len: String(DEPTH) }
         : { event: 'subscribe', channel: 'trades', symbol }
     this.host.send(JSON.stringify(what))
   }
@@ -366,10 +236,15 @@ class BitfinexSession implements Session {
       if (keeper.live) keeper.verify(expected === undefined ? null : expected | 0)
       return
     }
-    if (frame.tag !== '' || !this.validOrders() || frame.nested !== (subscription.stage === 'acked')) {
+    if (
+      frame.tag !== '' ||
+      !(this.isL2 ? this.validLevels() : this.validOrders()) ||
+      frame.nested !== (subscription.stage === 'acked')
+    ) {
       return keeper.malformed(this.text.slice(0, 200))
     }
     if (subscription.stage === 'acked') this.onImage(subscription, keeper, time)
+    else if (this.isL2) this.onLevel(subscription, keeper, time)
     else this.onOrder(subscription, keeper, time)
   }
 
@@ -386,11 +261,27 @@ class BitfinexSession implements Session {
     return true
   }
 
+  /** The same of a book of levels. */
+  private validLevels(): boolean {
+    const { cells, width, rows } = this.reader.frame
+    if (rows > 0 && width < 3) return false
+    for (let at = 0; at < cells.length; at += width) {
+      const amount = cells[at + 2]!
+      if (!isPrice(cells[at]!) || !isWhole(cells[at + 1]!)) return false
+      if (!isDecimal(amount.charCodeAt(0) === 45 ? amount.slice(1) : amount)) return false
+    }
+    return true
+  }
+
   /** Step 3, the image. */
   private onImage(subscription: Subscription, keeper: Keeper, time: number | null): void {
     const { cells, rows, width } = this.reader.frame
     this.subscriptions.data(subscription)
     keeper.beginImage(this.state_.sequence, time)
+    if (this.isL2) {
+      for (let row = 0; row < rows; row++) this.putLevel(keeper.levels, row * width)
+      return keeper.endImage(this.numbered(time))
+    }
     for (let row = 0; row < rows; row++) {
       const amount = cells[row * width + 2]!
       const isAsk = amount.charCodeAt(0) === 45
@@ -412,6 +303,40 @@ class BitfinexSession implements Session {
       const isAsk = amount.charCodeAt(0) === 45
       keeper.putOrder(cells[0]!, isAsk, price, isAsk ? amount.slice(1) : amount, this.state_.sequence, time)
     }
+  }
+
+  /** Step 3, one level. */
+  private onLevel(subscription: Subscription, keeper: Keeper, time: number | null): void {
+    subscription.dataUs = this.host.us
+    if (!keeper.live || this.reader.frame.cells.length === 0) return
+    const { update } = this
+    const text = this.putLevel(keeper.levels, 0)
+    const isAsk = this.reader.frame.cells[2]!.charCodeAt(0) === 45
+    update.bids = isAsk ? '[]' : text
+    update.asks = isAsk ? text : '[]'
+    keeper.update(this.numbered(time))
+  }
+
+  /** Puts the level at a place of the cells into a book, and gives it as records show it. A deleted one has size 0. */
+  private putLevel(levels: LevelBook, at: number): string {
+    const { cells } = this.reader.frame
+    const price = cells[at]!
+    const orders = cells[at + 1]!
+    const amount = cells[at + 2]!
+    const isAsk = amount.charCodeAt(0) === 45
+    const size = isAsk ? amount.slice(1) : amount
+    if (orders === '0' || isZero(size)) {
+      levels.remove(isAsk, priceKey(price))
+      return `[["${price}","0","0","0"]]`
+    }
+    levels.set(isAsk, priceKey(price), price, size, orders)
+    return `[["${price}","${size}","0","${orders}"]]`
+  }
+
+  private numbered(time: number | null): L2Frame {
+    this.update.sequence = this.state_.sequence
+    this.update.exchangeTime = time
+    return this.update
   }
 
   /** History (newest first) after the acknowledgement; `te` at execution, `tu` later with the same id. */
@@ -468,7 +393,7 @@ class BitfinexSession implements Session {
       s =>
         s.kind === event.channel &&
         `t${this.host.keepers[s.index]!.instrument.instId}` === event.symbol &&
-        (s.kind !== 'book' || event.prec === undefined || event.prec === 'R0')
+        (s.kind !== 'book' || event.prec === undefined || event.prec === this.precision)
     )
   }
 
@@ -480,6 +405,9 @@ class BitfinexSession implements Session {
     if (former) this.subscriptions.left(former)
     this.state_.closed = this.state_.closed.filter(id => id !== channel)
     this.subscriptions.acked(subscription, channel)
+    // They come one by one: of 24 that were asked for at once the last was acknowledged 10.6 s later (seen 2021-04-05). As
+    // long as some come, the others are on their way.
+    for (const other of this.subscriptions.list) if (other.stage === 'asked') other.sinceUs = this.host.us
     this.indexChannels()
     const early = this.state_.held.filter(([id]) => id === channel)
     this.state_.held = this.state_.held.filter(([id]) => id !== channel)
@@ -578,15 +506,6 @@ class BitfinexSession implements Session {
   }
 }
 
-function isId(text: string): boolean {
-  const code = text.charCodeAt(0)
-  return code >= 48 && code <= 57
-}
-
-function isPrice(text: string): boolean {
-  return !Number.isNaN(priceKey(text)) && isDecimal(text)
-}
-
 /** Step 5: `orderId:amount`, asks negative, bid and ask in turn, missing rows left out; signed. */
 export function bitfinexChecksum(keeper: Pick<Keeper, 'orders'>): number {
   const bids = keeper.orders.firstOrders(false, CHECKSUM_ROWS)
@@ -601,15 +520,31 @@ export function bitfinexChecksum(keeper: Pick<Keeper, 'orders'>): number {
   return crc32.str(parts.join(':'))
 }
 
+/** Step 5 of a book of levels: `price:amount`. */
+export function bitfinexLevelChecksum(keeper: Pick<Keeper, 'levels'>): number {
+  let text = ''
+  for (let row = 0; row < CHECKSUM_ROWS; row++) {
+    const bid = keeper.levels.at(false, row)
+    const ask = keeper.levels.at(true, row)
+    if (bid) text += `${text ? ':' : ''}${bid.price}:${bid.size}`
+    if (ask) text += `${text ? ':' : ''}${ask.price}:-${ask.size}`
+  }
+  return crc32.str(text)
+}
+
 function describe(instId: string, { level }: Selection): Instrument {
-  return { exchange: 'bitfinex', instId, market: /F0:/.test(instId) ? 'perp' : 'spot', level, channel: 'book-R0' }
+  const market = /F0:/.test(instId) ? 'perp' : 'spot'
+  return { exchange: 'bitfinex', instId, market, level, channel: `book-${PRECISIONS[level]}` }
 }
 
 /** Bitfinex: see the head of this file. */
 export const bitfinex: Exchange = {
   id: 'bitfinex',
-  levels: ['l3'],
-  proof: { l3: { sequence: 'connection', checksum: true } },
+  levels: ['l3', 'l2'],
+  proof: {
+    l3: { sequence: 'connection', checksum: true },
+    l2: { sequence: 'connection', checksum: true }
+  },
   limits: LIMITS,
   choices: {},
   endpoints: () => ({
@@ -622,5 +557,5 @@ export const bitfinex: Exchange = {
   describe,
   depthMax: () => DEPTH,
   open: host => new BitfinexSession(host),
-  checksum: bitfinexChecksum
+  checksum: keeper => (keeper.instrument.level === 'l2' ? bitfinexLevelChecksum(keeper) : bitfinexChecksum(keeper))
 }

@@ -20,9 +20,19 @@ export interface ImagesState {
   list: ImageState[]
 }
 
+/** What may differ from one exchange to another. */
+export interface ImagesOptions {
+  /** So many images are asked for at once, the others wait for their turn; for answers that cost much of a budget. */
+  readonly atOnceMax?: number
+  /** How long an answer may take, ms; a request may have to wait for room in its budget. */
+  readonly answerMsMax?: number
+  /** So many frames wait with an image that is not asked for yet: it will be newer than the older ones. */
+  readonly idleFramesMax?: number
+}
+
 const BACKLOG_FRAMES_MAX = 20_000
 const BACKLOG_CHARS_MAX = 16 * 1024 * 1024
-const ANSWER_US_MAX = 30_000_000
+const ANSWER_MS_MAX = 30_000
 const STEADY_US = 60_000_000
 const RETRY_US_MIN = 500_000
 const RETRY_US_MAX = 60_000_000
@@ -36,11 +46,18 @@ export class Images {
   private state_: ImagesState
   private readonly host: Host
   private readonly ask: (index: number, id: string) => void
+  private readonly options: Required<ImagesOptions>
 
   /** `ask` requests the image of an instrument; the answer must bear the id. */
-  constructor(host: Host, ask: (index: number, id: string) => void) {
+  constructor(host: Host, ask: (index: number, id: string) => void, options: ImagesOptions = {}) {
     this.host = host
     this.ask = ask
+    this.options = {
+      atOnceMax: Number.POSITIVE_INFINITY,
+      answerMsMax: ANSWER_MS_MAX,
+      idleFramesMax: BACKLOG_FRAMES_MAX,
+      ...options
+    }
     this.state_ = {
       requests: 0,
       list: host.keepers.map(() => ({
@@ -91,6 +108,11 @@ export class Images {
   }
 
   private request(image: ImageState, index: number): void {
+    if (this.state_.list.filter(({ id }) => id !== null).length >= this.options.atOnceMax) {
+      // Due, and asked for at the first tick that finds room.
+      image.dueUs = this.host.us
+      return
+    }
     image.id = `image-${index}-${++this.state_.requests}`
     image.askedUs = this.host.us
     image.dueUs = null
@@ -111,7 +133,8 @@ export class Images {
     const image = this.state_.list[index]!
     image.backlog.push(text)
     image.chars += text.length
-    if (image.backlog.length <= BACKLOG_FRAMES_MAX && image.chars <= BACKLOG_CHARS_MAX) return
+    const framesMax = image.id === null ? this.options.idleFramesMax : BACKLOG_FRAMES_MAX
+    if (image.backlog.length <= framesMax && image.chars <= BACKLOG_CHARS_MAX) return
     const gone = image.backlog.splice(0, Math.ceil(image.backlog.length / 2))
     for (const frame of gone) image.chars -= frame.length
   }
@@ -146,7 +169,9 @@ export class Images {
   tick(): void {
     for (const [index, image] of this.state_.list.entries()) {
       if (image.dueUs !== null && this.host.us >= image.dueUs) this.request(image, index)
-      else if (image.id !== null && this.host.us - image.askedUs > ANSWER_US_MAX) this.again(index)
+      else if (image.id !== null && this.host.us - image.askedUs > this.options.answerMsMax * 1000) {
+        this.again(index)
+      }
     }
   }
 }

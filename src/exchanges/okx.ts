@@ -2,7 +2,15 @@
  * OKX WebSocket v5, `books` (L2, 400 levels) and `trades`.
  *
  * Synchronisation (okx.com/docs-v5/en, order book channel; copy of 2026-07-07):
- *  1. Subscribe `books`; the first frame after the acknowledgement is the image (`action` snapshot, `prevSeqId` −1).
+ *  1. Subscribe `books`; the first frame after the acknowledgement is the image (`action` snapshot, `prevSeqId` −1): path A.
+ *     An announcement of 2026-02-12 wants to leave that frame out. When an update comes first, or nothing, it is path B, for
+ *     the rest of the connection:
+ *     B1. Subscribe, keep the updates, note `prevSeqId` of the first.
+ *     B2. `GET /api/v5/market/books`: the image has a `seqId`, too.
+ *     B3. If that is smaller than the noted `prevSeqId`, fetch again: REST has several caches, not all of them fresh.
+ *     B4. Drop the updates with `seqId` ≤ that of the image; the first one kept must have `prevSeqId` ≤ it < `seqId`.
+ *     B5. Apply, and go on with step 2.
+ *     An image that comes by the subscription nevertheless is as good as any, and makes the one of REST needless.
  *  2. An update continues the book when its `prevSeqId` is the last `seqId`; anything else is a gap. Numbers may jump,
  *     repeat (keep-alive: `prevSeqId` = `seqId`, no levels) and start again smaller; only the link counts.
  *  3. A size of zero removes a level; removing an absent one means nothing.
@@ -11,12 +19,13 @@
  *  5. Renewing: unsubscribe, wait for the acknowledgement, subscribe.
  */
 import crc32 from 'crc-32'
-import type { LevelBook } from '../book/levels.ts'
-import { isDecimal, isZero, priceKey, scanDecimal, scanned } from '../core/decimal.ts'
+import { isDecimal } from '../core/decimal.ts'
 import type { Instrument, Market } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
-import type { Exchange, FrameForm, Host, Keeper, L2Frame, Limits, Selection, Session } from './exchange.ts'
+import type { Exchange, FetchAnswer, FrameForm, Host, Keeper, Limits, Selection, Session } from './exchange.ts'
+import { Images, type ImagesState } from './images.ts'
 import { readOkxCatalogue } from './okx-catalogue.ts'
+import { fillOkxFrame, isCount, OkxBookFrame, OkxBookReader, okxFrameText, putRows } from './okx-reader.ts'
 import { Pulse, type PulseState } from './pulse.ts'
 import { type Subscription, Subscriptions } from './subscriptions.ts'
 
@@ -37,183 +46,20 @@ const CHECKSUM_ROWS = 25
 /** Too many requests, and a login trouble of the exchange's own: worth another try. Everything else is final. */
 const LATER = new Set(['60014', '63999'])
 
-/**
- * The levels of one side, as places in `text`: where price, size and orders of each begin and end, in `places`; the key
- * of its price; whether its size is zero.
- */
-class SideRows {
-  text = ''
-  readonly places: number[] = []
-  readonly keys: number[] = []
-  readonly zeros: boolean[] = []
-}
-
-/** A book frame after reading. Reused for every frame. */
-class BookFrame implements L2Frame {
-  instId = ''
-  isSnapshot = false
-  readonly bidRows = new SideRows()
-  readonly askRows = new SideRows()
-  bids = '[]'
-  asks = '[]'
-  sequence: number | null = null
-  previous: number | null = null
-  checksum: number | null = null
-  exchangeTime: number | null = null
-}
-
-const OPEN = 91
-const CLOSE = 93
-const QUOTE = 34
-const COMMA = 44
-/** What lies between size and number of orders: the dead field. */
-const DEAD = '","0","'
-const HEAD = '{"arg":{"channel":"books","instId":"'
-
-/** Reads the usual form of book frames without building values. Anything else makes `read` false. */
-class BookReader {
-  readonly frame = new BookFrame()
-  private text = ''
-  private at = 0
-  private readonly known: ReadonlyMap<string, number>
-
-  constructor(known: ReadonlyMap<string, number>) {
-    this.known = known
-  }
-
-  read(text: string): boolean {
-    if (!text.startsWith(HEAD)) return false
-    const frame = this.frame
-    this.text = text
-    const idEnd = text.indexOf('"', HEAD.length)
-    frame.instId = text.slice(HEAD.length, idEnd)
-    if (!this.known.has(frame.instId)) return false
-    this.at = idEnd
-    if (this.skip('"},"action":"snapshot","data":[{')) frame.isSnapshot = true
-    else if (this.skip('"},"action":"update","data":[{')) frame.isSnapshot = false
-    else return false
-    frame.sequence = frame.previous = frame.checksum = frame.exchangeTime = null
-    let seen = 0
-    for (;;) {
-      const key = this.member()
-      if (key === 0 || seen & key) return false
-      seen |= key
-      if (this.skip(',')) continue
-      if (!this.skip('}]}') || this.at !== text.length) return false
-      break
-    }
-    return (seen & 7) === 7 && (frame.sequence === null) === (frame.previous === null)
-  }
-
-  private skip(expected: string): boolean {
-    if (!this.text.startsWith(expected, this.at)) return false
-    this.at += expected.length
-    return true
-  }
-
-  /** One member of the data object; a bit for its key, 0 when it is unknown or of another form. */
-  private member(): number {
-    const frame = this.frame
-    const start = this.at
-    if (this.skip('"asks":')) {
-      if (!this.levels(frame.askRows)) return 0
-      frame.asks = this.text.slice(start + 7, this.at)
-      return 1
-    }
-    if (this.skip('"bids":')) {
-      if (!this.levels(frame.bidRows)) return 0
-      frame.bids = this.text.slice(start + 7, this.at)
-      return 2
-    }
-    if (this.skip('"ts":"')) {
-      const value = this.integer()
-      if (value === undefined || !this.skip('"')) return 0
-      frame.exchangeTime = value
-      return 4
-    }
-    if (this.skip('"checksum":')) {
-      const value = this.integer()
-      if (value === undefined) return 0
-      frame.checksum = value === 0 ? null : value
-      return 8
-    }
-    if (this.skip('"prevSeqId":')) {
-      const value = this.integer()
-      if (value === undefined) return 0
-      frame.previous = value
-      return 16
-    }
-    if (this.skip('"seqId":')) {
-      const value = this.integer()
-      if (value === undefined) return 0
-      frame.sequence = value
-      return 32
-    }
-    return 0
-  }
-
-  /** `[["price","size","0","orders"],…]`, each part ended by the first quote. */
-  private levels(side: SideRows): boolean {
-    const text = this.text
-    side.text = text
-    side.places.length = side.keys.length = side.zeros.length = 0
-    let at = this.at
-    if (text.charCodeAt(at) !== OPEN) return false
-    at++
-    if (text.charCodeAt(at) === CLOSE) {
-      this.at = at + 1
-      return true
-    }
-    for (;;) {
-      if (text.charCodeAt(at) !== OPEN || text.charCodeAt(at + 1) !== QUOTE) return false
-      const price = at + 2
-      const priceEnd = scanDecimal(text, price)
-      if (priceEnd < 0 || !text.startsWith('","', priceEnd)) return false
-      side.keys.push(scanned)
-      const size = priceEnd + 3
-      const sizeEnd = scanDecimal(text, size)
-      if (sizeEnd < 0 || !text.startsWith(DEAD, sizeEnd)) return false
-      side.zeros.push(scanned === 0)
-      const orders = sizeEnd + DEAD.length
-      let end = orders
-      for (let code = text.charCodeAt(end); code >= 48 && code <= 57; code = text.charCodeAt(end)) end++
-      if (end === orders || text.charCodeAt(end) !== QUOTE || text.charCodeAt(end + 1) !== CLOSE) return false
-      side.places.push(price, priceEnd, size, sizeEnd, orders, end)
-      const after = text.charCodeAt(end + 2)
-      at = end + 3
-      if (after === COMMA) continue
-      this.at = at
-      return after === CLOSE
-    }
-  }
-
-  private integer(): number | undefined {
-    const text = this.text
-    let at = this.at
-    const negative = text.charCodeAt(at) === 45
-    if (negative) at++
-    const first = at
-    let value = 0
-    for (let code = text.charCodeAt(at); code >= 48 && code <= 57; code = text.charCodeAt(++at))
-      value = value * 10 + code - 48
-    if (at === first || (at - first > 1 && text.charCodeAt(first) === 48) || !Number.isSafeInteger(value))
-      return undefined
-    this.at = at
-    return negative ? -value : value
-  }
-}
-
-function isCount(text: string): boolean {
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at)
-    if (code < 48 || code > 57) return false
-  }
-  return text.length > 0
-}
+/** How long updates may be older than an image of REST before they are no longer believed to lead to it. */
+const JOIN_US_MAX = 10_000_000
 
 interface Chain {
   last: number | null
   previous: number | null
+  /** Path B: no update has continued the image yet, and until when one must; null: the chain is whole. */
+  joinUntilUs: number | null
+}
+
+/** The numbers of an update. */
+interface Link {
+  readonly previous: number
+  readonly sequence: number
 }
 
 interface SessionState {
@@ -221,6 +67,11 @@ interface SessionState {
   requests: number
   asked: Record<string, number>
   chains: Chain[]
+  /** Path B. */
+  byRest: boolean
+  /** By instrument: nothing at all has followed the last acknowledgement. */
+  mute: boolean[]
+  images: ImagesState
   leaving: boolean
   list: Subscription[]
 }
@@ -228,9 +79,10 @@ interface SessionState {
 class OkxSession implements Session {
   private readonly host: Host
   private readonly subscriptions: Subscriptions
+  private readonly images: Images
   private readonly pulse: Pulse
   private readonly byName = new Map<string, number>()
-  private readonly reader = new BookReader(this.byName)
+  private readonly reader = new OkxBookReader(this.byName)
   private isBookFrame = false
   private value: unknown
   private text = ''
@@ -242,9 +94,16 @@ class OkxSession implements Session {
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
-      batch => batch.forEach(s => this.request('subscribe', s)),
-      s => this.request('unsubscribe', s)
+      batch => {
+        for (const s of batch) this.request('subscribe', s)
+      },
+      s => this.leave(s)
     )
+    // Step B2.
+    this.images = new Images(host, (index, id) => {
+      const instId = encodeURIComponent(host.keepers[index]!.instrument.instId)
+      host.fetch({ id, path: `/api/v5/market/books?instId=${instId}&sz=${DEPTH}&source=0` })
+    })
     for (const [index, keeper] of host.keepers.entries()) this.byName.set(keeper.instrument.instId, index)
     this.state_ = {
       pulse: this.pulse.state,
@@ -252,13 +111,21 @@ class OkxSession implements Session {
       asked: {},
       leaving: false,
       list: this.subscriptions.list,
-      chains: host.keepers.map(() => ({ last: null, previous: null }))
+      chains: host.keepers.map(() => ({ last: null, previous: null, joinUntilUs: null })),
+      byRest: false,
+      mute: host.keepers.map(() => false),
+      images: this.images.state
     }
   }
 
   onOpen(): void {
     this.pulse.heard()
     this.subscriptions.start()
+  }
+
+  private leave(subscription: Subscription): void {
+    if (subscription.kind === 'book') this.images.reset(subscription.index)
+    this.request('unsubscribe', subscription)
   }
 
   private request(op: 'subscribe' | 'unsubscribe', subscription: Subscription): void {
@@ -299,16 +166,16 @@ class OkxSession implements Session {
     const data = object.data
     if (!Array.isArray(data) || data.length === 0) return keeper.malformed(this.text.slice(0, 200))
     if (arg.channel === 'trades') return this.onTrades(index, data)
-    const frame = new BookFrame()
+    const frame = new OkxBookFrame()
     for (const entry of data) {
-      if (!fillFrame(frame, keeper.instrument.instId, object.action, asObject(entry))) {
+      if (!fillOkxFrame(frame, keeper.instrument.instId, object.action, asObject(entry))) {
         return keeper.malformed(this.text.slice(0, 200))
       }
       this.onBook(frame)
     }
   }
 
-  private onBook(frame: BookFrame): void {
+  private onBook(frame: OkxBookFrame): void {
     const index = this.byName.get(frame.instId)
     if (index === undefined) return
     const subscription = this.subscriptions.of(index, 'book')
@@ -318,10 +185,32 @@ class OkxSession implements Session {
     subscription.dataUs = this.host.us
     if (frame.isSnapshot) this.onImage(subscription, keeper, frame)
     else if (keeper.live) this.onUpdate(keeper, frame, this.state_.chains[index]!)
+    else this.onEarly(subscription, frame)
+  }
+
+  /** Step B1: an update before any image. One without numbers can be joined to none. */
+  private onEarly(subscription: Subscription, frame: OkxBookFrame): void {
+    const { stage, index } = subscription
+    if (frame.sequence === null || (stage !== 'acked' && stage !== 'live')) return
+    this.startRest()
+    this.images.hold(index, this.isBookFrame ? this.text : okxFrameText(frame))
+    this.wantImage(subscription)
+  }
+
+  private startRest(): void {
+    if (!this.state_.byRest) this.host.log('info', 'Books come without an image: it is fetched over REST', {})
+    this.state_.byRest = true
+    this.subscriptions.imagesApart = true
+  }
+
+  /** Step B2. The subscription itself works, or will be found silent. */
+  private wantImage(subscription: Subscription): void {
+    this.subscriptions.data(subscription)
+    this.images.want(subscription.index)
   }
 
   /** Step 1. A further image of a live book is as good as the first, unless it is the same frame twice. */
-  private onImage(subscription: Subscription, keeper: Keeper, frame: BookFrame): void {
+  private onImage(subscription: Subscription, keeper: Keeper, frame: OkxBookFrame): void {
     const chain = this.state_.chains[subscription.index]!
     const repeated = frame.sequence !== null && frame.sequence === chain.last && frame.previous === chain.previous
     if (keeper.live && repeated) return
@@ -331,23 +220,37 @@ class OkxSession implements Session {
     putRows(keeper, frame)
     chain.last = frame.sequence
     chain.previous = frame.previous
+    chain.joinUntilUs = null
+    this.images.reset(subscription.index)
+    this.state_.mute[subscription.index] = false
     keeper.endImage(frame)
     keeper.verify(frame.checksum)
   }
 
   /** Steps 2 to 4. */
-  private onUpdate(keeper: Keeper, frame: BookFrame, chain: Chain): void {
+  private onUpdate(keeper: Keeper, frame: OkxBookFrame, chain: Chain): void {
     if (frame.sequence === null && chain.last !== null) return keeper.malformed(this.text.slice(0, 200))
     if (frame.sequence !== null && frame.previous !== chain.last) {
       const repeated = frame.sequence === chain.last && frame.previous === chain.previous
-      if (!repeated) keeper.lose('sequence', chain.last, frame.previous)
-      return
+      if (repeated || this.isContained(frame, chain)) return
+      if (!joins(frame, chain)) return keeper.lose('sequence', chain.last, frame.previous)
     }
+    chain.joinUntilUs = null
     chain.last = frame.sequence
     chain.previous = frame.previous
     putRows(keeper, frame)
     keeper.update(frame)
     keeper.verify(frame.checksum)
+  }
+
+  /** Step B4, once the book is live: whether the image has what an update says. They cannot stay behind it for long. */
+  private isContained(frame: OkxBookFrame, chain: Chain): boolean {
+    if (chain.joinUntilUs === null || frame.sequence! > chain.last! || this.host.us > chain.joinUntilUs) return false
+    if (frame.sequence === chain.last) {
+      chain.previous = frame.previous
+      chain.joinUntilUs = null
+    }
+    return true
   }
 
   private onTrades(index: number, data: readonly unknown[]): void {
@@ -389,7 +292,7 @@ class OkxSession implements Session {
     switch (event) {
       case 'subscribe':
         delete this.state_.asked[id]
-        if (subscription?.stage === 'asked') this.subscriptions.acked(subscription, null)
+        if (subscription?.stage === 'asked') this.onAcknowledged(subscription)
         break
       case 'unsubscribe':
         delete this.state_.asked[id]
@@ -401,6 +304,12 @@ class OkxSession implements Session {
       case 'notice':
         if (object.code === '64008') this.onNotice(object)
     }
+  }
+
+  /** Where nothing followed the last time there is no update to wait for: the market may just be quiet. */
+  private onAcknowledged(subscription: Subscription): void {
+    this.subscriptions.acked(subscription, null)
+    if (subscription.kind === 'book' && this.state_.mute[subscription.index]) this.wantImage(subscription)
   }
 
   private onError(id: string, object: Record<string, unknown>, named: Subscription | undefined): void {
@@ -437,16 +346,71 @@ class OkxSession implements Session {
 
   onTick(): void {
     if (!this.pulse.tick()) return
+    this.images.tick()
+    const mute = this.subscriptions.list.filter(
+      s => s.kind === 'book' && s.stage === 'acked' && this.host.us - s.sinceUs > LIMITS.ackMsMax * 1000
+    )
+    for (const subscription of mute) {
+      this.state_.mute[subscription.index] = true
+      if (this.state_.byRest) this.wantImage(subscription)
+    }
     const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
     this.subscriptions.tick(s => (s.kind === 'book' ? silenceUs : Number.POSITIVE_INFINITY))
+    // Neither image nor update: they were subscribed anew just now, and then take the image that can be had.
+    if (mute.length > 0) this.startRest()
   }
 
   resync(index: number, reason: string): void {
     this.subscriptions.renew(this.subscriptions.of(index, 'book'), reason)
   }
 
-  onFetched(): void {
-    // Images come by the subscription: nothing is ever fetched.
+  /** The image of path B. */
+  onFetched(id: string, { status, value }: FetchAnswer): void {
+    const index = this.images.answered(id)
+    if (index === undefined) return
+    const { instId } = this.host.keepers[index]!.instrument
+    const image = status === 200 ? readRestImage(instId, value) : undefined
+    if (image !== undefined) return this.join(index, image)
+    const { code, msg } = asObject(value) ?? {}
+    this.host.log('warn', 'No image', { instId, status, code: textOf(code), msg: textOf(msg).slice(0, 300) })
+    this.images.again(index)
+  }
+
+  /** Steps B3 to B5. What waited becomes a part of the image. */
+  private join(index: number, image: OkxBookFrame): void {
+    const keeper = this.host.keepers[index]!
+    const chain = this.state_.chains[index]!
+    const backlog = this.images.backlog(index)
+    const links = backlog.map(text => {
+      const { previous, sequence } = this.reread(text)
+      return { previous: previous!, sequence: sequence! }
+    })
+    const first = firstAfter(links, image.sequence!)
+    if (first === undefined) return this.images.again(index)
+    keeper.beginImage(image.sequence, image.exchangeTime)
+    putRows(keeper, image)
+    let end = image
+    for (let at = first; at < backlog.length; at++) {
+      end = this.reread(backlog[at]!)
+      putRows(keeper, end)
+    }
+    chain.last = end.sequence
+    chain.previous = end.previous
+    const isJoined = end !== image || links.some(({ sequence }) => sequence === image.sequence)
+    chain.joinUntilUs = isJoined ? null : this.host.us + JOIN_US_MAX
+    this.state_.mute[index] = false
+    this.images.done(index)
+    keeper.endImage(end)
+    keeper.verify(end.checksum)
+  }
+
+  /** An update that waited; it was read before. */
+  private reread(text: string): OkxBookFrame {
+    const { frame } = this.reader
+    if (this.reader.read(text)) return frame
+    const { arg, action, data } = asObject(parseFrame(text).value)!
+    fillOkxFrame(frame, textOf(asObject(arg)?.instId), action, asObject((data as unknown[])[0]))
+    return frame
   }
 
   refused(index: number): boolean {
@@ -454,97 +418,54 @@ class OkxSession implements Session {
   }
 
   state(): unknown {
-    return { ...this.state_, list: this.subscriptions.list }
+    return { ...this.state_, list: this.subscriptions.list, images: this.images.state }
   }
 
   restore(state: unknown): void {
     this.state_ = structuredClone(state) as SessionState
     this.pulse.state = this.state_.pulse
     this.subscriptions.list = this.state_.list
+    this.subscriptions.imagesApart = this.state_.byRest
+    this.images.state = this.state_.images
   }
 }
 
-function safeInteger(value: unknown): number | null | undefined {
-  if (value === undefined || value === null) return null
-  return typeof value === 'number' && Number.isSafeInteger(value) ? value : undefined
+/** Step B4, once the book is live: whether an update leads from before the image to behind it. */
+function joins(frame: OkxBookFrame, chain: Chain): boolean {
+  return chain.joinUntilUs !== null && frame.previous! < chain.last! && chain.last! < frame.sequence!
 }
 
-/** Fills a frame from a parsed data object; false when fields are missing or of another type. */
-function fillFrame(
-  frame: BookFrame,
-  instId: string,
-  action: unknown,
-  data: Record<string, unknown> | undefined
-): boolean {
-  if (data === undefined || (action !== 'snapshot' && action !== 'update')) return false
-  const bids = fillSide(frame.bidRows, data.bids)
-  const asks = fillSide(frame.askRows, data.asks)
-  const sequence = safeInteger(data.seqId)
-  const previous = safeInteger(data.prevSeqId)
-  const checksum = safeInteger(data.checksum)
-  if (bids === undefined || asks === undefined) return false
-  if (sequence === undefined || previous === undefined || checksum === undefined) return false
-  if ((sequence === null) !== (previous === null)) return false
-  frame.instId = instId
-  frame.isSnapshot = action === 'snapshot'
-  frame.bids = bids
-  frame.asks = asks
-  frame.sequence = sequence
-  frame.previous = previous
-  frame.checksum = checksum === 0 ? null : checksum
-  frame.exchangeTime = typeof data.ts === 'string' && isCount(data.ts) ? Number(data.ts) : null
-  return true
+/** Step B2: the body of the answer; undefined when it is no image with a number. */
+function readRestImage(instId: string, value: unknown): OkxBookFrame | undefined {
+  const body = asObject(value)
+  const data = body?.code === '0' && Array.isArray(body.data) ? asObject(body.data[0]) : undefined
+  const image = new OkxBookFrame()
+  if (data === undefined || !fillOkxFrame(image, instId, 'snapshot', { ...data, prevSeqId: -1 })) return undefined
+  image.previous = image.checksum = null
+  return image.sequence === null ? undefined : image
 }
 
-/** Fills a side from a parsed list of levels; its JSON text with four parts a level, undefined when it is no such list. */
-function fillSide(side: SideRows, list: unknown): string | undefined {
-  if (!Array.isArray(list)) return undefined
-  side.text = ''
-  side.places.length = side.keys.length = side.zeros.length = 0
-  const levels: string[][] = []
-  for (const level of list) {
-    if (!Array.isArray(level) || level.length < 4) return undefined
-    const [price, size, , orders] = level
-    if (typeof price !== 'string' || typeof size !== 'string' || typeof orders !== 'string') return undefined
-    const key = priceKey(price)
-    if (Number.isNaN(key) || !isDecimal(price) || !isDecimal(size) || !isCount(orders)) return undefined
-    for (const part of [price, size, orders]) {
-      side.places.push(side.text.length, side.text.length + part.length)
-      side.text += part
-    }
-    side.keys.push(key)
-    side.zeros.push(isZero(size))
-    levels.push([price, size, '0', orders])
+/**
+ * Steps B3 and B4: which of the updates that waited is the first to apply; undefined when the image is too old for them, or
+ * for what comes behind a hole between them. Numbers may start anew: a link that fits exactly is worth more than order.
+ */
+function firstAfter(links: readonly Link[], sequence: number): number | undefined {
+  let first = links.findIndex(({ previous }) => previous === sequence)
+  if (first < 0) {
+    const end = links.findIndex(link => link.sequence === sequence)
+    // The update after one that ends with the image would have been found above.
+    if (end >= 0) return links.slice(end).every(link => link.sequence === sequence) ? links.length : undefined
+    if (links.length > 0 && sequence < links[0]!.previous) return undefined
+    first = links.findIndex(link => link.sequence > sequence)
+    if (first < 0) return links.length
+    if (links[first]!.previous > sequence) return undefined
   }
-  return JSON.stringify(levels)
-}
-
-/** Step 3. Text is cut out of the frame only where the book does not hold it yet. */
-function putSide(levels: LevelBook, isAsk: boolean, side: SideRows): void {
-  const { text, places, keys, zeros } = side
-  for (let n = 0; n < keys.length; n++) {
-    const key = keys[n]!
-    if (zeros[n]) {
-      levels.remove(isAsk, key)
-      continue
-    }
-    const at = n * 6
-    const size = text.slice(places[at + 2]!, places[at + 3]!)
-    const orders = text.slice(places[at + 4]!, places[at + 5]!)
-    const known = levels.get(isAsk, key)
-    const length = places[at + 1]! - places[at]!
-    if (known === undefined) levels.set(isAsk, key, text.slice(places[at]!, places[at + 1]!), size, orders)
-    else {
-      if (known.price.length !== length) known.price = text.slice(places[at]!, places[at + 1]!)
-      known.size = size
-      known.orders = orders
-    }
+  for (let at = first + 1; at < links.length; at++) {
+    const [before, link] = [links[at - 1]!, links[at]!]
+    const repeated = link.sequence === before.sequence && link.previous === before.previous
+    if (link.previous !== before.sequence && !repeated) return undefined
   }
-}
-
-function putRows(keeper: Keeper, frame: BookFrame): void {
-  putSide(keeper.levels, false, frame.bidRows)
-  putSide(keeper.levels, true, frame.askRows)
+  return first
 }
 
 /** Step 4: `price:size` of bid and ask in turn, text as sent, missing rows left out; signed. */

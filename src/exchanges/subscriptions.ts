@@ -25,6 +25,8 @@ export interface Subscription {
 const STEADY_US = 60_000_000
 const FREE_TRIES = 3
 const RETRY_MS_MAX = 60_000
+/** What was refused for good may be listed again, or was refused by mistake: nobody should have to start the capture anew. */
+const REFUSED_US = 600_000_000
 
 /**
  * The life of the subscriptions of one connection: asking, acknowledgement, silence, asking again with growing pauses.
@@ -160,7 +162,7 @@ export class Subscriptions {
     subscription.dueUs = this.host.us + ms * 1000
   }
 
-  /** The exchange has refused a subscription: for good, or for now. */
+  /** The exchange has refused a subscription: for good (asked for again each ten minutes), or for now. */
   refuse(subscription: Subscription, final: boolean, detail: Record<string, unknown>): void {
     const keeper = this.host.keepers[subscription.index]!
     this.host.log('error', 'Subscription refused', {
@@ -188,6 +190,9 @@ export class Subscriptions {
           break
         case 'waiting':
           if (this.host.us >= subscription.dueUs) this.request([subscription])
+          break
+        case 'refused':
+          if (age > REFUSED_US) this.request([subscription])
           break
         case 'live':
           if (!paused && !this.imagesApart && age > ackUs && this.lacksBook(subscription))

@@ -17,6 +17,8 @@ export interface TradeHole {
 export interface TradeChainState {
   requests: number
   holes: TradeHole[]
+  /** The largest id of each instrument that was no trade. */
+  passed: Record<number, number>
 }
 
 const HOLES_MAX = 16
@@ -31,7 +33,7 @@ const ANSWER_US_MAX = 30_000_000
  * the connection's, so that what passed while nobody was connected is filled, too.
  */
 export class TradeChain {
-  state: TradeChainState = { requests: 0, holes: [] }
+  state: TradeChainState = { requests: 0, holes: [], passed: {} }
   private readonly host: Host
   private readonly ask: (index: number, from: number, to: number, id: string) => void
 
@@ -48,17 +50,24 @@ export class TradeChain {
     keeper.trade(trade)
   }
 
+  /** An id of the stream that is no trade: it has its place in the chain, and is nothing else. */
+  pass(index: number, id: number): void {
+    this.expect(index, this.host.keepers[index]!, id)
+    this.state.passed[index] = Math.max(id, this.state.passed[index] ?? id)
+  }
+
   /** An id that the exchange names as its newest, without the trade. */
   newest(index: number, id: number): void {
     this.expect(index, this.host.keepers[index]!, id + 1)
   }
 
   private expect(index: number, keeper: Keeper, id: number): void {
-    const last = keeper.lastTradeId
-    if (last === null || id <= last + 1) return
+    const last = Math.max(keeper.lastTradeId ?? -1, this.state.passed[index] ?? -1)
+    if (last < 0 || id <= last + 1) return
     let from = last + 1
-    const covered = this.state.holes.find(hole => hole.index === index && hole.from <= from && hole.to >= from)
-    if (covered) from = covered.to + 1
+    const covering = () => this.state.holes.find(hole => hole.index === index && hole.from <= from && hole.to >= from)
+    // What one hole covers may end where another one begins.
+    for (let hole = covering(); hole !== undefined; hole = covering()) from = hole.to + 1
     if (from >= id) return
     if (id - from > HOLE_IDS_MAX) {
       this.tell(index, from, id - HOLE_IDS_MAX - 1, 'too long to be filled')
@@ -89,17 +98,25 @@ export class TradeChain {
     return this.state.holes.find(hole => hole.id === id)
   }
 
-  /** The answer to a request: trades in ascending order of id, those beyond the hole among them; none when it failed. */
-  fill(hole: TradeHole, trades: readonly Trade[]): void {
+  /**
+   * The answer to a request: trades in ascending order of id, those beyond the hole among them; none when it failed.
+   * `isSparse`: ids that are absent between two trades of the answer are no trades, and nothing is missing.
+   */
+  fill(hole: TradeHole, trades: readonly Trade[], isSparse = false): void {
     const keeper = this.host.keepers[hole.index]!
     const before = hole.from
+    // Whether what is absent from here on is known to be nothing: a sparse answer has reached back far enough.
+    let isKnown = false
     hole.id = null
     for (const trade of trades) {
       const id = Number(trade.id)
-      if (id < hole.from || id > hole.to) continue
-      if (id > hole.from) this.tell(hole.index, hole.from, id - 1, 'not in the history')
-      keeper.trade(trade)
-      hole.from = id + 1
+      if (id < hole.from) isKnown = isSparse
+      if (id < hole.from || (id > hole.to && !isSparse)) continue
+      if (id > hole.from && !isKnown) this.tell(hole.index, hole.from, Math.min(id - 1, hole.to), 'not in the history')
+      if (id <= hole.to) keeper.trade(trade)
+      isKnown = isSparse
+      hole.from = Math.min(id, hole.to) + 1
+      if (hole.from > hole.to) break
     }
     if (hole.from > hole.to) return this.close(hole)
     // The history comes in pages: the next one is asked for at once.

@@ -83,6 +83,12 @@ class Oracle {
       .map(([tenths, held]) => [priceText(tenths), plain(total(held)), '0', String(held.length)])
   }
 
+  queues(isAsk: boolean): [string, string[]][] {
+    const levels = new Map<number, string[]>()
+    for (const { id, tenths } of this.side(isAsk)) levels.set(tenths, [...(levels.get(tenths) ?? []), id])
+    return [...levels].map(([tenths, ids]) => [priceText(tenths), ids])
+  }
+
   stats(): unknown {
     const [bids, asks] = [this.side(false), this.side(true)]
     const tenths = bids[0] && asks[0] ? asks[0].tenths - bids[0].tenths : undefined
@@ -111,6 +117,18 @@ function total(orders: readonly Held[]): number {
   return orders.reduce((sum, order) => sum + order.thousandths, 0)
 }
 
+/** Every price level of a side, best first, with the ids of its queue. */
+function queues(book: OrderBook, isAsk: boolean): [string, string[]][] {
+  expect(book.level(isAsk, book.levelCount(isAsk))).toBeUndefined()
+  return Array.from({ length: book.levelCount(isAsk) }, (_, n) => {
+    const level = book.level(isAsk, n)!
+    const ids: string[] = []
+    for (let order = level.first; order !== null; order = order.after) ids.push(order.id)
+    expect(level.count).toBe(ids.length)
+    return [level.price, ids]
+  })
+}
+
 function compare(book: OrderBook, oracle: Oracle): void {
   expect(book.size).toBe(oracle.orders.size)
   expect(JSON.parse(book.stats())).toEqual(oracle.stats())
@@ -120,6 +138,7 @@ function compare(book: OrderBook, oracle: Oracle): void {
     expect(book.count(isAsk)).toBe(oracle.side(isAsk).length)
     expect(book.best(isAsk)).toBe(oracle.top(isAsk, 1)[0]?.[0] ?? null)
     expect(book.firstOrders(isAsk, 5).map(({ id }) => id)).toEqual(oracle.first(isAsk, 5))
+    expect(queues(book, isAsk)).toEqual(oracle.queues(isAsk))
   }
   const [bid, ask] = [oracle.side(false)[0], oracle.side(true)[0]]
   expect(book.crossed).toBe(bid !== undefined && ask !== undefined && bid.tenths >= ask.tenths)

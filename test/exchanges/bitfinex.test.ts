@@ -1,11 +1,22 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { LevelBook } from '../../src/book/levels.ts'
 import { OrderBook } from '../../src/book/orders.ts'
 import type { EngineConfig } from '../../src/capture/subject.ts'
+import { priceKey } from '../../src/core/decimal.ts'
 import { isoMs } from '../../src/core/time.ts'
-import { bitfinex, bitfinexChecksum } from '../../src/exchanges/bitfinex.ts'
-import { Driver, type Row } from '../helpers/driver.ts'
+import { bitfinex, bitfinexChecksum, bitfinexLevelChecksum } from '../../src/exchanges/bitfinex.ts'
+import {
+  Driver,
+  hasRecordings,
+  loadFrames,
+  NEEDS_RECORDINGS,
+  play,
+  type RecordedFrame,
+  type Row
+} from '../helpers/driver.ts'
 import { mutate, seeded } from '../helpers/mutate.ts'
 import { BitfinexPeer, ORDERS, type OrderText } from '../helpers/peers.ts'
+import { expectResumable, type Step } from '../helpers/resumed.ts'
 
 let driver: Driver
 let peer: BitfinexPeer
@@ -59,7 +70,9 @@ describe('subscribing', () => {
   })
 
   it('asks for no trades where none are wanted', () => {
-    connect({ trades: false })
+    driver = new Driver(bitfinex)
+    driver.open('a', ['BTCUSD'], 'l3', null, ['book'])
+    new BitfinexPeer(driver, 'a').confirm()
     expect(asked('subscribe').map(({ channel }) => channel)).toEqual(['book'])
   })
 
@@ -118,6 +131,18 @@ describe('subscribing', () => {
     expect(driver.requests.hangups).toEqual([])
     driver.pass('a', 1000)
     expect(driver.requests.hangups[0]).toMatchObject({ connection: 'a', reason: expect.stringContaining('10000 ms') })
+  })
+
+  it('waits for an acknowledgement as long as others come', () => {
+    connect({}, ['BTCUSD', 'ETHUSD', 'LTCUSD'])
+    for (const [n, symbol] of ['tBTCUSD', 'tETHUSD', 'tLTCUSD'].entries()) {
+      driver.pass('a', 8000, 2000)
+      peer.event({ event: 'subscribed', channel: 'book', chanId: 50 + n, symbol, prec: 'R0' })
+      peer.say(50 + n, '[]')
+    }
+    expect(driver.requests.hangups).toEqual([])
+    driver.pass('a', 11_000)
+    expect(driver.requests.hangups[0]!.reason).toContain('no acknowledgement')
   })
 
   it.each([
@@ -623,6 +648,442 @@ it('a snapshot is taken once a slot, on the tick that opens it', () => {
   })
   expect(driver.sink.statuses('synced')[0]!.detail).toMatchObject({ synced_at: shots()[0]!.synced_at })
   expect(isoMs(Number(shots()[0]!.recv_us))).toBe(shots()[0]!.timestamp_utc)
+})
+
+/** A row of a P0 book: price, number of orders, amount (negative: ask), as JSON text. */
+type LevelRow = readonly [price: string, count: string, amount: string]
+
+describe('books of levels', () => {
+  const LEVELS: readonly LevelRow[] = [
+    ['79419', '2', '0.523'],
+    ['79418', '1', '0.00022'],
+    ['79421', '1', '-1.5'],
+    ['79424', '3', '-0.25']
+  ]
+  const L2 = 'l2_updates'
+  const records = (name = 'BTCUSD') => driver.sink.records(L2, name)
+  const kinds = () => records().map(row => row.event_type)
+  const rows = (levels: readonly LevelRow[]) => `[${levels.map(level => `[${level.join(',')}]`).join(',')}]`
+  const level = (row: LevelRow) => peer.say(peer.channel(), `[${row.join(',')}]`)
+
+  function live(levels: readonly LevelRow[] = LEVELS, instIds = ['BTCUSD'], config: Partial<EngineConfig> = {}): void {
+    driver = new Driver(bitfinex, config)
+    driver.open('a', instIds, 'l2')
+    peer = new BitfinexPeer(driver, 'a')
+    peer.confirm()
+    peer.answer()
+    for (const instId of instIds) peer.say(peer.channel('book', `t${instId}`), rows(levels))
+  }
+
+  /** The checksum that Bitfinex would send of these levels. */
+  function crcOf(levels: readonly LevelRow[]): number {
+    const book = new LevelBook()
+    for (const [price, count, amount] of levels)
+      book.set(amount.startsWith('-'), priceKey(price), price, amount.replace(/^-/, ''), count)
+    return bitfinexLevelChecksum({ levels: book })
+  }
+
+  beforeEach(() => live())
+
+  it('subscribes the finest precision, and takes the image', () => {
+    expect(asked('subscribe')[0]).toEqual({
+      event: 'subscribe',
+      channel: 'book',
+      symbol: 'tBTCUSD',
+      prec: 'P0',
+      freq: 'F0',
+      len: '250'
+    })
+    expect(kinds()).toEqual(['clear', 'snapshot'])
+    expect(records()[1]).toMatchObject({
+      channel: 'book-P0',
+      bids: [
+        ['79419', '0.523', '0', '2'],
+        ['79418', '0.00022', '0', '1']
+      ],
+      asks: [
+        ['79421', '1.5', '0', '1'],
+        ['79424', '0.25', '0', '3']
+      ],
+      seqId: 1,
+      prevSeqId: null
+    })
+    expect(details('subscribed')[0]).toMatchObject({ proof: { sequence: 'connection', checksum: true } })
+    expect(driver.requests.settledNames).toEqual(['a'])
+    expect(bitfinex.levels).toEqual(['l3', 'l2'])
+  })
+
+  it.each([
+    ['a new bid', ['79420', '1', '0.10'], { bids: [['79420', '0.10', '0', '1']], asks: [] }],
+    ['a new ask', ['79425', '4', '-3'], { bids: [], asks: [['79425', '3', '0', '4']] }],
+    ['a new size', ['79419', '3', '1e-8'], { bids: [['79419', '1e-8', '0', '3']], asks: [] }],
+    ['a tiny price', ['4.9e-7', '1', '5'], { bids: [['4.9e-7', '5', '0', '1']], asks: [] }],
+    ['a bid that is gone', ['79419', '0', '1'], { bids: [['79419', '0', '0', '0']], asks: [] }],
+    ['an ask that is gone', ['79421', '0', '-1'], { bids: [], asks: [['79421', '0', '0', '0']] }],
+    ['a bid that was not there', ['79000', '0', '1'], { bids: [['79000', '0', '0', '0']], asks: [] }]
+  ] as const)('%s', (_, row, expected) => {
+    level(row)
+    expect(records()).toHaveLength(3)
+    expect(records()[2]).toMatchObject({ ...expected, event_type: 'update', seqId: 2, checksum: null })
+    const isAsk = row[2].startsWith('-')
+    const others = LEVELS.filter(([price, , amount]) => price !== row[0] || amount.startsWith('-') !== isAsk)
+    const after = row[1] === '0' ? others : [...others, row]
+    peer.say(peer.channel(), `"cs",${crcOf(after)}`)
+    expect(details('checksum_mismatch')).toEqual([])
+    peer.say(peer.channel(), `"cs",${crcOf(LEVELS)}`)
+    const isSame = row[1] === '0' && others.length === LEVELS.length
+    expect(details('checksum_mismatch')).toHaveLength(isSame ? 0 : 1)
+    expect(details('gap')).toEqual([])
+  })
+
+  it('an empty image is an image', () => {
+    live([])
+    expect(kinds()).toEqual(['clear', 'snapshot'])
+    level(['79419', '1', '1'])
+    driver.pass('a', 2000)
+    expect(driver.sink.records('l2_spot').at(-1)).toMatchObject({ best_bid: '79419', best_ask: null, seqId: 2 })
+  })
+
+  it('fields that the exchange adds are no trouble, and data may come before its acknowledgement', () => {
+    driver = new Driver(bitfinex)
+    driver.open('a', ['BTCUSD'], 'l2')
+    peer = new BitfinexPeer(driver, 'a')
+    peer.confirm()
+    peer.say(55, '[[79419,2,0.5,"x"],[79421,1,-1,null]]')
+    peer.say(55, '[79419,0,1,7]')
+    peer.event({ event: 'subscribed', channel: 'book', chanId: 55, symbol: 'tBTCUSD', prec: 'P0' })
+    expect(kinds()).toEqual(['clear', 'snapshot', 'update'])
+    expect(details('gap')).toEqual([])
+  })
+
+  it('an acknowledgement of another precision is not ours', () => {
+    driver = new Driver(bitfinex)
+    driver.open('a', ['BTCUSD'], 'l2')
+    peer = new BitfinexPeer(driver, 'a')
+    peer.confirm()
+    peer.event({ event: 'subscribed', channel: 'book', chanId: 54, symbol: 'tBTCUSD', prec: 'R0' })
+    expect(details('subscribed')).toEqual([])
+    const failure = {
+      event: 'error',
+      channel: 'book',
+      symbol: 'tBTCUSD',
+      prec: 'P0',
+      msg: 'symbol: invalid',
+      code: 10300
+    }
+    peer.event(failure)
+    expect(details('refused')).toMatchObject([{ final: true }])
+  })
+
+  it('a lost number concerns every book of the connection, and is one gap each', () => {
+    live(LEVELS, ['BTCUSD', 'BTCF0:USTF0'])
+    peer.beat('trades')
+    peer.sequence++
+    level(['79420', '1', '1'])
+    level(['79420', '2', '1'])
+    expect(driver.sink.statuses('gap').map(row => [row.instId, row.market, (row.detail as Row).reason])).toEqual([
+      ['BTCUSD', 'spot', 'sequence'],
+      ['BTCF0:USTF0', 'perp', 'sequence']
+    ])
+    expect(kinds().at(-1)).toBe('gap')
+    expect(asked('unsubscribe')).toHaveLength(4)
+    peer.answer()
+    peer.say(peer.channel(), rows(LEVELS))
+    expect(kinds().slice(-2)).toEqual(['clear', 'snapshot'])
+  })
+
+  it("a maintenance is a gap at once, and what comes meanwhile is nobody's", () => {
+    peer.event({ event: 'info', code: 20060, msg: 'maintenance' })
+    level(['79420', '1', '1'])
+    expect(kinds()).toEqual(['clear', 'snapshot', 'gap'])
+    peer.event({ event: 'info', code: 20061, msg: 'resumed' })
+    peer.answer()
+    peer.say(peer.channel(), rows(LEVELS))
+    expect(kinds()).toEqual(['clear', 'snapshot', 'gap', 'clear', 'snapshot'])
+  })
+
+  it('the same frame twice is applied once', () => {
+    const frame = peer.frame(peer.channel(), '[79420,1,1]')
+    driver.in('a', frame)
+    driver.in('a', frame)
+    expect(kinds()).toEqual(['clear', 'snapshot', 'update'])
+    expect(details('gap')).toEqual([])
+  })
+
+  it.each([
+    ['price is text', '["79420",1,1]'],
+    ['price is negative', '[-79420,1,1]'],
+    ['count has a fraction', '[79420,1.5,1]'],
+    ['count is negative', '[79420,-1,1]'],
+    ['count is null', '[79420,null,1]'],
+    ['amount is text', '[79420,1,"1"]'],
+    ['a field too few', '[79420,1]'],
+    ['several rows', '[[79420,1,1]]'],
+    ['more digits than a book can hold', '[1234567890123456.5,1,1]'],
+    ['an unknown mark', '"zz"']
+  ])('a frame that cannot be read is kept, and a gap: %s', (_, payload) => {
+    peer.say(peer.channel(), payload)
+    expect(details('gap')).toMatchObject([{ reason: 'build_fail' }])
+    expect(kinds().at(-1)).toBe('gap')
+  })
+
+  it('an image that cannot be read is no book', () => {
+    live([
+      ['79419', '2', '0.5'],
+      ['79421', '1', '"x"']
+    ])
+    expect(records()).toEqual([])
+    expect(driver.requests.logs.map(({ message }) => message)).toEqual(['BUILD_FAIL: Missing required fields'])
+  })
+
+  it('deeper than subscribed for longer than 5 s', () => {
+    live(Array.from({ length: 251 }, (_, n): LevelRow => [String(1000 - n), '1', '1']))
+    driver.pass('a', 7000)
+    expect(details('gap')).toMatchObject([{ reason: 'too_deep', expected: 250, received: 251 }])
+  })
+
+  const VECTORS = {
+    'tXRPBTC, 25 and 25 rows': [
+      30_026_640,
+      `0.0000886 1060.55466114 0.00008864 -481.8549041 0.00008859 1000 0.0000887 -2141.77009092 0.00008858 2713.47159343
+      0.00008871 -2256.45433182 0.00008857 4276.92870916 0.00008872 -2707.58122743 0.00008856 6764.75562319 0.00008873 -15699.9
+      0.00008854 5641.48532401 0.00008874 -5640.31794092 0.00008853 2255.92632223 0.00008876 -29004.93294912 0.0000885
+      2256.69584601 0.00008878 -2500 0.00008848 3630.3 0.0000888 -20000 0.00008845 28195.70625766 0.00008881 -2880.15595827
+      0.00008844 15571.7 0.00008882 -27705.42933984 0.00008843 2500 0.00008883 -4509.83708214 0.00008841 64196.16117814
+      0.00008884 -1500 0.00008838 7500 0.00008885 -2500 0.00008837 56.54876269 0.00008888 -902.91405442 0.00008834 10886.476298
+      0.00008889 -900 0.00008831 20000 0.00008891 -7500 0.0000883 1000 0.00008894 -775.08564697 0.00008829 2517.22175358
+      0.00008896 -150 0.00008828 450.45 0.00008899 -11628.02590049 0.00008827 13000 0.000089 -1299.7 0.00008824 1500 0.00008902
+      -4841.8 0.0000882 300 0.00008904 -25320.46250083 0.00008817 3000 0.00008909 -14000 0.00008816 100 0.00008913 -123947.999`
+    ],
+    'tVETBTC, 24 and 25 rows, exponents as text': [
+      1_770_440_002,
+      `0.00000121 304023.8109708 0.00000122 -312043.19 0.0000012 518315.33310128 0.00000123 -415094.8939744 0.00000119 566200.89
+      0.00000124 -348181.23 0.00000118 260000 0.00000125 -12000 0.00000117 100000 0.00000126 -143872.31 0.00000116 160000
+      0.00000127 -5000 0.00000114 60000 0.0000013 -5000 0.00000113 198500 0.00000134 -8249.18938656 0.00000112 60000 0.00000135
+      -230043.1337899 0.0000011 60000 0.00000136 -13161.25184766 0.00000106 113868.87735849 0.00000145 -2914 0.00000105 105000
+      0.0000015 -54448.5 0.00000103 3000 0.00000152 -5538.54849594 0.00000102 105000 0.00000153 -62691.75475079 0.00000101 202970
+      0.00000159 -2914 0.000001 21000 0.0000016 -52631.10296831 7e-7 10000 0.00000164 -4000 6.6e-7 10000 0.00000166
+      -3831.46784605 6e-7 100000 0.00000171 -14575.17730379 4.9e-7 10000 0.00000174 -3124.81815395 2.5e-7 2000 0.0000018 -18000
+      6e-8 100000 0.00000182 -16000 5e-8 200000 0.00000186 -4000 1e-8 640000 0.00000189 -10000.686624 0.00000191 -14500`
+    ]
+  } as const
+
+  it.each(Object.entries(VECTORS))('published checksum of %s', (_, [crc, text]) => {
+    const words = text.split(/\s+/)
+    const levels = words.flatMap((price, at): LevelRow[] => (at % 2 === 0 ? [[price, '1', words[at + 1]!]] : []))
+    live(levels)
+    peer.say(peer.channel(), `"cs",${crc}`)
+    // The 26th row of a side does not count.
+    level(['0.1', '1', '-5'])
+    peer.say(peer.channel(), `"cs",${crc}`)
+    expect(details('checksum_mismatch')).toEqual([])
+    peer.say(peer.channel(), `"cs",${crc + 1}`)
+    expect(details('checksum_mismatch')).toMatchObject([{ expected: crc + 1, computed: crc }])
+  })
+
+  it('expanded exponents are another checksum', () => {
+    const words = VECTORS['tVETBTC, 24 and 25 rows, exponents as text'][1].split(/\s+/)
+    const expanded = words.map(word => (word.includes('e') ? Number(word).toFixed(20).replace(/0+$/, '') : word))
+    live(expanded.flatMap((price, at): LevelRow[] => (at % 2 === 0 ? [[price, '1', expanded[at + 1]!]] : [])))
+    peer.say(peer.channel(), '"cs",1770440002')
+    expect(details('checksum_mismatch')).toMatchObject([{ computed: 869_113_743 }])
+  })
+
+  it('6000:1:6100:-3:5900:2:6200:-4, and a book without a side', () => {
+    const levels: LevelRow[] = [
+      ['6000', '1', '1'],
+      ['5900', '1', '2'],
+      ['6100', '1', '-3'],
+      ['6200', '1', '-4']
+    ]
+    expect(crcOf(levels)).toBe(1_756_193_398)
+    expect(crcOf([])).toBe(0)
+  })
+})
+
+describe('perpetuals', () => {
+  it.each([
+    'BTCF0:USTF0',
+    'tBTCF0:USTF0',
+    'btcf0:ustf0',
+    'BTCF0/USTF0',
+    'BTCF0-USTF0',
+    'BTCF0USTF0',
+    'BTC-PERP',
+    'btc_perp',
+    'BTC/USDT-PERP',
+    'BTC-USDT-PERP',
+    'BTCUSDT-PERP',
+    'BTCUST-PERP',
+    'BTC/USDT:USDT'
+  ])('%s', symbol => {
+    expect(bitfinex.spell(symbol)).toBe('BTCF0:USTF0')
+  })
+
+  it.each([
+    ['ETHF0:BTCF0', 'ETHF0:BTCF0'],
+    ['ETH-BTC-PERP', 'ETHF0:BTCF0'],
+    ['DOGE-PERP', 'DOGEF0:USTF0'],
+    ['DOGE:USD', 'DOGE:USD'],
+    ['DOGEUSD', 'DOGE:USD'],
+    ['BTC-USDT', 'BTCUST'],
+    ['tBTCUSD', 'BTCUSD'],
+    ['USTUSD', 'USTUSD'],
+    ['PERP/USD', 'PERP:USD']
+  ])('%s is %s', (symbol, instId) => {
+    expect(bitfinex.spell(symbol)).toBe(instId)
+  })
+
+  it.each([
+    ['l3', 'book-R0', 'R0'],
+    ['l2', 'book-P0', 'P0']
+  ] as const)('%s', (level, channel, prec) => {
+    driver = new Driver(bitfinex)
+    driver.open('a', ['BTCF0:USTF0'], level)
+    peer = new BitfinexPeer(driver, 'a')
+    peer.confirm()
+    expect(asked('subscribe')[0]).toMatchObject({ symbol: 'tBTCF0:USTF0', prec })
+    peer.answer()
+    peer.say(peer.channel('book', 'tBTCF0:USTF0'), '[[79419,1,1],[79421,1,-1]]')
+    driver.pass('a', 2000)
+    expect(driver.sink.records(`${level}_perps`)[0]).toMatchObject({ channel, market: 'perp', instId: 'BTCF0:USTF0' })
+  })
+})
+
+describe('state', () => {
+  it.each(['l3', 'l2'] as const)('%s goes on from it at any moment', level => {
+    const row =
+      level === 'l3'
+        ? (id: number, price: string, amount: string) => `[${id},${price},${amount}]`
+        : (n: number, price: string, amount: string) =>
+            `[${price === '0' ? 79_418 + n : price},${price === '0' ? 0 : n},${amount}]`
+    const prec = level === 'l3' ? 'R0' : 'P0'
+    let number = 0
+    const frame = (channel: number, payload: string, ms = 1000 + number): Step =>
+      `[${channel},${payload},${++number},${ms}]`
+    const ack = (channel: string, chanId: number): Step =>
+      JSON.stringify({
+        event: 'subscribed',
+        channel,
+        chanId,
+        symbol: 'tBTCUSD',
+        ...(channel === 'book' ? { prec } : {})
+      })
+    const steps: Step[] = [
+      '{"event":"info","version":2,"platform":{"status":1}}',
+      '{"event":"conf","status":"OK","flags":229376}',
+      frame(7, `[${row(1, '79419', '1e-8')},${row(2, '79421', '-2')}]`),
+      frame(7, row(3, '79418', '5')),
+      ack('book', 7),
+      ack('trades', 8),
+      frame(8, '[[5,1000,1,79420],[4,999,-1,79419]]'),
+      frame(8, '"te",[6,1001,0.5,79420]'),
+      frame(7, row(1, '0', '1')),
+      { passMs: 2000 },
+      frame(7, '"cs",12345'),
+      frame(7, '"hb"'),
+      frame(7, row(4, '79422', '-3')),
+      { passMs: 12_000 },
+      { passMs: 12_000 },
+      '{"event":"pong","ts":1,"cid":1}'
+    ]
+    number++
+    steps.push(
+      frame(7, row(5, '79423', '-3')),
+      '{"event":"unsubscribed","status":"OK","chanId":7}',
+      '{"event":"unsubscribed","status":"OK","chanId":8}',
+      frame(9, `[${row(1, '79419', '1')}]`),
+      ack('book', 9),
+      ack('trades', 10),
+      frame(7, row(5, '79423', '-3')),
+      frame(9, row(6, '79424', '-3')),
+      '{"event":"info","code":20060}',
+      { passMs: 3000 },
+      '{"event":"info","code":20061}',
+      { passMs: 2000 }
+    )
+    const sink = expectResumable({
+      exchange: bitfinex,
+      selected: level,
+      instIds: ['BTCUSD', 'ETHUSD'],
+      feeds: ['book', 'trades'],
+      steps
+    })
+    expect(sink.statuses('synced', 'BTCUSD')).toHaveLength(2)
+    expect(sink.statuses('gap', 'BTCUSD').map(({ detail }) => (detail as Row).reason)).toEqual([
+      'sequence',
+      'maintenance'
+    ])
+  })
+})
+
+describe.skipIf(!hasRecordings)(`recordings of P0${NEEDS_RECORDINGS}`, () => {
+  /** The frames as they would be with all flags that a capture sets: number (where there is none yet) and time behind each. */
+  function flagged(frames: readonly RecordedFrame[], isNumbered: boolean): RecordedFrame[] {
+    let number = 0
+    return frames.map(({ us, text }) => {
+      if (text.startsWith('{"event":"conf"')) return { us, text: text.replace(/"flags":\d+/, '"flags":229376') }
+      if (!text.startsWith('[')) return { us, text }
+      return { us, text: text.replace(/\]$/, `${isNumbered ? '' : `,${++number}`},${Math.floor(us / 1000)}]`) }
+    })
+  }
+
+  const PAIRS = ['ETH2X:ETH', 'REQUSD', 'GTXUST', 'CHZUST', 'KNCBTC', 'ETHJPY', 'ZRXETH', 'LRCBTC']
+
+  function played(frames: readonly RecordedFrame[], instIds: readonly string[]): void {
+    driver = new Driver(bitfinex, {}, frames[0]!.us - 1000)
+    driver.open('a', instIds, 'l2')
+    play(driver, 'a', frames)
+  }
+
+  it('bitfinex-p0-1: 22,648 steps of the sequence, 8 images, 22,466 updates; channels that are not ours are counted', () => {
+    const frames = flagged(loadFrames('bitfinex-p0-1'), true)
+    played(frames, PAIRS)
+    expect(details('gap')).toEqual([])
+    expect(driver.requests.logs).toEqual([])
+    expect(driver.requests.hangups).toEqual([])
+    const all = driver.sink.lines.filter(({ feed }) => feed === 'l2_updates')
+    const count = (type: string) => all.filter(({ text }) => text.includes(`"event_type":"${type}"`)).length
+    expect([count('snapshot'), count('clear'), count('update')]).toEqual([8, 8, 22_466])
+    expect(frames.filter(({ text }) => text.startsWith('['))).toHaveLength(22_649)
+    expect(driver.sink.statuses('synced')).toHaveLength(8)
+    expect(driver.requests.settledNames).toEqual(['a'])
+    const crossed = driver.sink.records('l2_spot').filter(row => Number(row.best_bid) >= Number(row.best_ask))
+    expect(crossed).toEqual([])
+    expect(driver.sink.records('l2_spot').length).toBeGreaterThan(400)
+    const live = driver.sink.records('trades').filter(row => (row.metadata as Row).backfill === undefined)
+    expect(live).toHaveLength(8)
+    // Exponents stay as they were sent.
+    expect(all.some(({ text }) => /\["[\d.]+e-7",/.test(text))).toBe(true)
+  })
+
+  it('bitfinex-p0-1: any lost frame, of a ticker too, is one gap of every book', () => {
+    const frames = flagged(loadFrames('bitfinex-p0-1').slice(0, 3000), true)
+    const places = frames.flatMap(({ text }, at) => (at > 1400 && text.startsWith('[') && at % 150 === 0 ? [at] : []))
+    places.push(frames.findIndex(({ text }, at) => at > 1400 && /^\[14647\d,/.test(text)))
+    expect(places.length).toBeGreaterThan(8)
+    for (const place of places) {
+      played([...frames.slice(0, place), ...frames.slice(place + 1)], PAIRS)
+      expect(
+        driver.sink.statuses('gap').map(row => row.instId),
+        `without ${place}`
+      ).toEqual(PAIRS)
+    }
+  })
+
+  it('bitfinex-p0-cs-exponent-1: the one checksum is right, over text as received', () => {
+    const frames = flagged(loadFrames('bitfinex-p0-cs-exponent-1'), false)
+    played(frames, ['XRPBTC'])
+    expect(driver.sink.records('l2_updates').map(row => row.event_type)).toEqual(['clear', 'snapshot', 'update'])
+    driver.pass('a', 2000)
+    expect(driver.sink.records('l2_spot').at(-1)).toMatchObject({ checksum: -1_175_357_890 })
+    expect(details('checksum_mismatch')).toEqual([])
+    played(
+      frames.map(({ us, text }) => ({ us, text: text.replace('[7e-7,', '[0.0000007,') })),
+      ['XRPBTC']
+    )
+    expect(details('checksum_mismatch')).toHaveLength(1)
+  })
 })
 
 /** What the log says of an error that a session threw. */

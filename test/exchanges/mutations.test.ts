@@ -13,9 +13,10 @@ const DROPS = 60
 
 interface Case extends RecordingOptions {
   readonly exchange: string
-  /** Updates that are applied, and the share of their losses that shows. */
+  /** Updates that are applied, at least. */
   readonly updates: number
-  readonly found: 'all' | 'most' | 'none'
+  /** Losses that show: all; all but those that the next frame makes good (a checksum); none, for want of any proof. */
+  readonly found: 'all' | 'unhealed' | 'none'
 }
 
 const binanceAnswer = (message: Row) => [{ result: null, id: message.id }]
@@ -28,7 +29,7 @@ const CASES: readonly Case[] = [
     config: { depth: 10 },
     answer: () => [],
     updates: 561,
-    found: 'most'
+    found: 'unhealed'
   },
   {
     exchange: 'binance',
@@ -70,6 +71,9 @@ const CASES: readonly Case[] = [
         channels: (message.channels as string[]).map(name => ({ name, product_ids: message.product_ids }))
       }
     ],
+    without: /^\{"type":"subscriptions"/,
+    // Nobody had subscribed heartbeats: after 30 s without any the feed counts as dead.
+    linesMax: 8000,
     updates: 500,
     found: 'none'
   },
@@ -92,6 +96,12 @@ afterAll(() => console.log(`dropped frames of recordings: ${report.join('; ')}`)
 
 const gapsOf = (sink: MemorySink) =>
   sink.statuses('gap').filter(row => (row.detail as { channel?: string }).channel !== 'trades').length
+
+/** The newest snapshot of each instrument. */
+const lastBooks = (sink: MemorySink) =>
+  Object.fromEntries(
+    sink.lines.filter(({ feed }) => /^l2_(?:spot|perps)$/.test(feed)).map(line => [line.name, line.text])
+  )
 
 describe.skipIf(!hasRecordings).each(CASES)(`$recording${NEEDS_RECORDINGS}`, options => {
   const exchange = EXCHANGES[options.exchange]!
@@ -118,9 +128,10 @@ describe.skipIf(!hasRecordings).each(CASES)(`$recording${NEEDS_RECORDINGS}`, opt
       const sink = playTape(exchange, [...tape.lines.slice(0, at), ...tape.lines.slice(at + 1)])
       if (options.found === 'all') expect(gapsOf(sink), `without line ${at}`).toBe(1)
       if (gapsOf(sink) > 0 || sink.statuses('checksum_mismatch').length > 0) found++
+      else if (options.found === 'unhealed') expect(lastBooks(sink)).toEqual(lastBooks(clean))
     }
     report.push(`${options.recording} tried ${tried.length}, found ${found}`)
     if (options.found === 'none') expect(found).toBe(0)
-    if (options.found === 'most') expect(found / tried.length).toBeGreaterThan(0.9)
+    if (options.found === 'unhealed') expect(found / tried.length).toBeGreaterThan(0.5)
   })
 })

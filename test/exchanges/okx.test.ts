@@ -4,6 +4,7 @@ import { okx } from '../../src/exchanges/okx.ts'
 import { Driver, type Row } from '../helpers/driver.ts'
 import { mutate, seeded } from '../helpers/mutate.ts'
 import { ASKS, BIDS, type LevelText, OkxPeer } from '../helpers/peers.ts'
+import { expectResumable, type Step } from '../helpers/resumed.ts'
 
 let driver: Driver
 let peer: OkxPeer
@@ -471,6 +472,375 @@ describe('64008', () => {
     other.image(BIDS, ASKS)
     expect(details('gap')).toMatchObject([{ reason: 'disconnect', conn: 'a' }])
     expect(details('synced').at(-1)).toMatchObject({ conn: 'b', down_ms: expect.any(Number) })
+  })
+})
+
+describe('path B: books without an image', () => {
+  const PATH = '/api/v5/market/books?instId=BTC-USDT&sz=400&source=0'
+  const rest = (seqId: unknown, bids: readonly LevelText[] = BIDS, asks: readonly LevelText[] = ASKS) => {
+    const rows = (levels: readonly LevelText[]) => levels.map(([price, size, orders]) => [price, size, '0', orders])
+    return { code: '0', msg: '', data: [{ asks: rows(asks), bids: rows(bids), ts: '1597026383085', seqId }] }
+  }
+  const say = (prevSeqId: number, seqId: number, bids: readonly LevelText[] = [], instId = 'BTC-USDT') =>
+    driver.in('a', peer.frame('update', bids, [], { prevSeqId, seqId }, instId))
+
+  /** A connection whose subscriptions are acknowledged. */
+  function acknowledged(config: Partial<EngineConfig> = {}, instIds = ['BTC-USDT']): void {
+    connect(config, instIds)
+    peer.answer()
+  }
+
+  it('an update comes first: the image is fetched, and what waited is applied to it', () => {
+    acknowledged()
+    say(10, 15, [['1', '1', '1']])
+    expect(driver.fetches('a')).toEqual([PATH])
+    say(15, 20, [['62008', '8', '8']])
+    say(20, 25, [['62009', '0', '0']])
+    expect(updates()).toEqual([])
+    driver.fetched('a', 200, rest(15))
+    expect(types()).toEqual(['clear', 'snapshot'])
+    expect(updates()[1]).toMatchObject({
+      bids: [
+        ['62009.9', '4.49', '0', '3'],
+        ['62008', '8', '0', '8']
+      ],
+      asks: [
+        ['62010', '190.13', '0', '10'],
+        ['62010.1', '0.02', '0', '1']
+      ],
+      seqId: 25,
+      prevSeqId: 20,
+      checksum: null
+    })
+    say(25, 30, [['62007', '7', '7']])
+    expect(types()).toEqual(['clear', 'snapshot', 'update'])
+    expect(details('gap')).toEqual([])
+    expect(details('resubscribed')).toEqual([])
+    expect(driver.fetches('a')).toHaveLength(1)
+    expect(asked('unsubscribe', 'books')).toEqual([])
+    expect(driver.requests.settledNames).toEqual(['a'])
+  })
+
+  it('spot and swap, each with its own image', () => {
+    acknowledged({}, ['BTC-USDT', 'BTC-USDT-SWAP'])
+    say(10, 15)
+    expect(driver.fetches('a')).toEqual([PATH])
+    say(20, 25, [], 'BTC-USDT-SWAP')
+    expect(driver.fetches('a')).toEqual([PATH, PATH.replace('BTC-USDT', 'BTC-USDT-SWAP')])
+    driver.fetched('a', 200, rest(15), 'image-0-1')
+    driver.fetched('a', 200, rest(25), 'image-1-2')
+    driver.pass('a', 2000)
+    expect(driver.sink.records('l2_spot')[0]).toMatchObject({ instId: 'BTC-USDT', seqId: 15, best_bid: '62009.9' })
+    expect(driver.sink.records('l2_perps')[0]).toMatchObject({ instId: 'BTC-USDT-SWAP', seqId: 25, market: 'perp' })
+  })
+
+  it('B3: an image older than the first update is fetched again', () => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', 200, rest(9))
+    expect(updates()).toEqual([])
+    driver.pass('a', 1000)
+    expect(driver.fetches('a')).toHaveLength(2)
+    driver.fetched('a', 200, rest(10))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 15, prevSeqId: 10 })
+    expect(details('gap')).toEqual([])
+  })
+
+  it('B3: also when the numbers start anew there', () => {
+    acknowledged()
+    say(15, 3)
+    driver.fetched('a', 200, rest(10))
+    expect(updates()).toEqual([])
+    driver.pass('a', 1000)
+    driver.fetched('a', 200, rest(3))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 3 })
+  })
+
+  it('B4: an image between two numbers is continued by the update that spans it', () => {
+    acknowledged()
+    say(10, 15, [['1', '1', '1']])
+    say(15, 20, [['2', '2', '2']])
+    driver.fetched('a', 200, rest(17))
+    expect(updates().at(-1)).toMatchObject({ seqId: 20, bids: [...shown(BIDS), ['2', '2', '0', '2']] })
+    say(20, 25)
+    expect(details('gap')).toEqual([])
+  })
+
+  const shown = (levels: readonly LevelText[]) => levels.map(([price, size, orders]) => [price, size, '0', orders])
+
+  it('B4: an image ahead of the stream: what it has is dropped, what spans it joins, and then the chain counts', () => {
+    acknowledged()
+    say(10, 15, [['1', '1', '1']])
+    driver.fetched('a', 200, rest(23))
+    expect(types()).toEqual(['clear', 'snapshot'])
+    expect(updates()[1]).toMatchObject({ bids: shown(BIDS), seqId: 23, prevSeqId: null })
+    say(15, 20, [['2', '2', '2']])
+    expect(types()).toEqual(['clear', 'snapshot'])
+    say(20, 25, [['3', '3', '3']])
+    expect(updates()[2]).toMatchObject({ event_type: 'update', seqId: 25, bids: [['3', '3', '0', '3']] })
+    say(25, 30)
+    expect(details('gap')).toEqual([])
+    say(20, 40)
+    expect(details('gap')).toMatchObject([{ reason: 'sequence', expected: 30, received: 20 }])
+  })
+
+  it('B4: one that ends where the image is anchors the chain', () => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', 200, rest(20))
+    say(15, 20, [['2', '2', '2']])
+    expect(types()).toEqual(['clear', 'snapshot'])
+    say(19, 30)
+    expect(details('gap')).toMatchObject([{ expected: 20, received: 19 }])
+  })
+
+  it('a book that is live without a link loses it when the next update leads from beyond it', () => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', 200, rest(20))
+    say(21, 25)
+    expect(details('gap')).toMatchObject([{ reason: 'sequence', expected: 20, received: 21 }])
+    expect(asked('unsubscribe', 'books')).toHaveLength(1)
+  })
+
+  it('a stream that stays behind its image is not believed for ever', () => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', 200, rest(1000))
+    driver.pass('a', 9000)
+    say(15, 20)
+    expect(details('gap')).toEqual([])
+    driver.pass('a', 2000)
+    say(20, 25)
+    expect(details('gap')).toMatchObject([{ reason: 'sequence', expected: 1000, received: 20 }])
+  })
+
+  it('keep-alives and numbers that start anew are links like others', () => {
+    acknowledged()
+    say(10, 15)
+    say(15, 15)
+    say(15, 3, [['3', '3', '3']])
+    say(3, 5)
+    driver.fetched('a', 200, rest(15))
+    expect(updates().at(-1)).toMatchObject({ seqId: 5, bids: [...shown(BIDS), ['3', '3', '0', '3']] })
+    say(5, 6)
+    expect(details('gap')).toEqual([])
+    acknowledged()
+    for (const [before, number] of [
+      [10, 15],
+      [15, 3],
+      [3, 5]
+    ] as const)
+      say(before, number)
+    driver.fetched('a', 200, rest(3))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 5 })
+  })
+
+  it('a hole between what waits: only an image from behind it will do', () => {
+    acknowledged()
+    say(10, 15)
+    say(20, 25)
+    for (const seqId of [12, 15, 17]) {
+      driver.fetched('a', 200, rest(seqId))
+      expect(updates()).toEqual([])
+      driver.pass('a', 3000)
+    }
+    driver.fetched('a', 200, rest(20))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 25 })
+    expect(driver.fetches('a')).toHaveLength(4)
+  })
+
+  it('what came twice while it waited counts once', () => {
+    acknowledged()
+    for (const _ of [1, 2]) say(10, 15, [['1', '1', '1']])
+    for (const _ of [1, 2]) say(15, 20, [['2', '2', '2']])
+    driver.fetched('a', 200, rest(10))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 20, prevSeqId: 15 })
+  })
+
+  it('updates of another form wait as well', () => {
+    acknowledged()
+    const spaced = peer.frame('update', [['62008', '1e-7', '3']], [], { prevSeqId: 10, seqId: 15 })
+    driver.in('a', JSON.stringify(JSON.parse(spaced), null, 1))
+    const [first, second] = [
+      peer.frame('update', [['62007', '7', '7']], [], { prevSeqId: 15, seqId: 20 }),
+      peer.frame('update', [['62006', '6e-1', '6']], [], { prevSeqId: 20, seqId: 25 })
+    ]
+    driver.in('a', first.replace(/\]\}$/, `,${/"data":\[(.*)\]\}$/.exec(second)![1]}]}`))
+    driver.fetched('a', 200, rest(10, []))
+    expect(updates().at(-1)).toMatchObject({
+      seqId: 25,
+      bids: [
+        ['62008', '1e-7', '0', '3'],
+        ['62007', '7', '0', '7'],
+        ['62006', '6e-1', '0', '6']
+      ]
+    })
+  })
+
+  it.each([
+    ['status 500', 500, null],
+    ['status 429', 429, { code: '50011', msg: 'Too Many Requests' }],
+    ['no answer', 0, undefined],
+    ['status 503 with an image', 503, rest(15)],
+    ['another code with an image', 200, { ...rest(15), code: '50001' }],
+    ['another code', 200, { code: '51001', msg: "Instrument ID doesn't exist.", data: [] }],
+    ['no data', 200, { code: '0', msg: '', data: [] }],
+    ['no number', 200, rest(undefined)],
+    ['a number that is text', 200, rest('15')],
+    ['a fractional number', 200, rest(15.5)],
+    ['levels that are no text', 200, rest(15, [[1, '1', '1'] as unknown as LevelText])],
+    ['a negative size', 200, rest(15, [['1', '-1', '1']])],
+    ['an array', 200, [rest(15)]]
+  ])('%s: no image, fetched again', (_, status, value) => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', status, value)
+    expect(updates()).toEqual([])
+    expect(driver.requests.logs.filter(({ level }) => level !== 'info')).toMatchObject([
+      { level: 'warn', message: 'No image', facts: { instId: 'BTC-USDT', status } }
+    ])
+    driver.pass('a', 1000)
+    expect(driver.fetches('a')).toHaveLength(2)
+    driver.fetched('a', 200, rest(15))
+    expect(types()).toEqual(['clear', 'snapshot'])
+  })
+
+  it("an image that comes by the subscription nevertheless is taken, and that of REST is nobody's", () => {
+    acknowledged()
+    say(10, 15)
+    peer.image(BIDS, ASKS, 'BTC-USDT', 1000)
+    driver.fetched('a', 200, rest(10))
+    peer.update([['62008', '1', '1']], [])
+    expect(types()).toEqual(['clear', 'snapshot', 'update'])
+    expect(details('gap')).toEqual([])
+  })
+
+  it('nothing comes within the time of an acknowledgement: subscribed again, and then the image is fetched at once', () => {
+    acknowledged()
+    driver.pass('a', 11_000)
+    expect(details('resubscribed')).toMatchObject([{ reason: 'no image' }])
+    expect(driver.fetches('a')).toEqual([])
+    peer.answer()
+    expect(driver.fetches('a')).toEqual([PATH])
+    wait(15)
+    expect(details('resubscribed')).toHaveLength(1)
+    driver.fetched('a', 200, rest(15))
+    expect(types()).toEqual(['clear', 'snapshot'])
+    // A quiet market: the number is repeated after a minute.
+    wait(60)
+    say(15, 15)
+    wait(60)
+    say(15, 20, [['62008', '1', '1']])
+    expect(types().slice(2)).toEqual(['update', 'update'])
+    expect(details('gap')).toEqual([])
+    expect(details('stalled')).toEqual([])
+  })
+
+  it('once seen it is kept to on that connection: a later subscription waits for an update, not for an image', () => {
+    acknowledged()
+    say(10, 15)
+    driver.fetched('a', 200, rest(15))
+    say(20, 25)
+    expect(details('gap')).toHaveLength(1)
+    peer.answer()
+    expect(asked('subscribe', 'books')).toHaveLength(2)
+    expect(driver.fetches('a')).toHaveLength(1)
+    say(30, 35)
+    expect(driver.fetches('a')).toHaveLength(2)
+    driver.fetched('a', 200, rest(32))
+    expect(details('synced')).toHaveLength(2)
+    // And where no update comes either, it takes the image alone, without subscribing again.
+    say(40, 45)
+    peer.answer()
+    driver.pass('a', 11_000)
+    expect(asked('subscribe', 'books')).toHaveLength(3)
+    expect(driver.fetches('a')).toHaveLength(3)
+    driver.fetched('a', 200, rest(45))
+    expect(details('synced')).toHaveLength(3)
+    expect(details('gap')).toHaveLength(2)
+    // Another connection begins without prejudice.
+    driver.open('b', ['BTC-USDT'], 'l2')
+    const other = new OkxPeer(driver, 'b')
+    other.answer()
+    other.image(BIDS, ASKS, 'BTC-USDT', 50)
+    expect(driver.fetches('b')).toEqual([])
+  })
+
+  it('a subscription that was left takes no image any more', () => {
+    acknowledged({ silenceMs: 5000 })
+    say(10, 15)
+    driver.pass('a', 7000)
+    expect(details('stalled')).toHaveLength(1)
+    driver.fetched('a', 200, rest(15), 'image-0-1')
+    peer.answer()
+    driver.fetched('a', 200, rest(15), 'image-0-1')
+    expect(updates()).toEqual([])
+    say(30, 35)
+    driver.fetched('a', 200, rest(30))
+    expect(updates().at(-1)).toMatchObject({ seqId: 35 })
+  })
+
+  it('updates without numbers can be joined to no image', () => {
+    acknowledged()
+    driver.in(
+      'a',
+      peer.frame('update', [['1', '1', '1']], [], { prevSeqId: 1, seqId: 2 }).replace(/,"prevSeqId".*$/, '}]}')
+    )
+    expect(driver.fetches('a')).toEqual([])
+  })
+
+  it('goes on from its state at any moment', () => {
+    const frame = (prevSeqId: number, seqId: number, bids: readonly LevelText[] = []): Step =>
+      peer.frame('update', bids, [], { prevSeqId, seqId })
+    const ack = (event: string, id: string, channel = 'books'): Step =>
+      `{"id":"${id}","event":"${event}","arg":{"channel":"${channel}","instId":"BTC-USDT"}}`
+    const image = (n: number, seqId: number): Step => ({
+      id: `image-0-${n}`,
+      answer: { status: 200, value: rest(seqId) }
+    })
+    const sink = expectResumable({
+      exchange: okx,
+      selected: 'l2',
+      instIds: ['BTC-USDT'],
+      feeds: ['book', 'trades'],
+      steps: [
+        ack('subscribe', '1'),
+        ack('subscribe', '2', 'trades'),
+        frame(10, 15, [['62008', '1', '1']]),
+        image(1, 9),
+        { passMs: 700 },
+        frame(15, 20, [['62007', '1e-7', '1']]),
+        { id: 'image-0-2', answer: { status: 500, value: undefined } },
+        { passMs: 1500 },
+        { id: 'image-0-3', answer: { status: 0, value: undefined } },
+        { passMs: 12_000 },
+        frame(20, 20),
+        image(4, 23),
+        frame(20, 22),
+        frame(22, 25),
+        { passMs: 2000 },
+        frame(26, 27),
+        frame(27, 28),
+        ack('unsubscribe', '3'),
+        ack('subscribe', '4'),
+        { passMs: 6000 },
+        { passMs: 6000 },
+        image(5, 28),
+        frame(28, 28),
+        'pong',
+        frame(28, 29),
+        frame(30, 31),
+        ack('unsubscribe', '5'),
+        ack('subscribe', '6'),
+        frame(31, 32),
+        image(6, 32),
+        frame(32, 33),
+        { passMs: 2000 }
+      ]
+    })
+    expect(sink.statuses('synced')).toHaveLength(3)
+    expect(sink.statuses('gap').map(row => (row.detail as Row).expected)).toEqual([25, 29])
   })
 })
 

@@ -49,7 +49,8 @@ beforeAll(
     vault = join(folder, 'vault')
     ensureBuilt()
     for (const entry of ENTRIES) {
-      const kinds = simulatorFaultKinds(entry.exchange)
+      // What is refused is asked for again only after minutes.
+      const kinds = simulatorFaultKinds(entry.exchange).filter(kind => kind !== 'refuse')
       const count = entry === CALM ? 0 : Math.ceil(SECONDS / 5)
       // The last faults have time to show.
       const faults = randomFaults(SEED, count, SECONDS * 700, entry.symbols, kinds)

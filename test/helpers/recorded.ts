@@ -23,6 +23,8 @@ export interface RecordingOptions {
   readonly config?: Partial<EngineConfig>
   /** What the exchange answers at once to a message that no recorded client sent. */
   answer(message: Record<string, unknown>): object[]
+  /** Recorded frames that answer what the recorded client said, and are left out. */
+  readonly without?: RegExp
   /** So many lines of it at most. @default all */
   readonly linesMax?: number
 }
@@ -121,7 +123,10 @@ class Player extends RecordedRequests {
 
 /** A capture of a recording, as a tape. Its requests are those that the session made. */
 export function tapeOfRecording(exchange: Exchange, options: RecordingOptions): Tape & { requests: RecordedRequests } {
-  const rows = rowsOf(options.recording).slice(0, options.linesMax)
+  const { recording, linesMax, without } = options
+  const rows = rowsOf(recording)
+    .slice(0, linesMax)
+    .filter(({ dir, msg }) => dir !== 'in' || !without?.test(msg))
   const player = new Player(exchange, options, Number(BigInt(rows[0]!.t) / 1000n) - 1000)
   for (const row of rows) player.take(row)
   return { lines: player.lines, derived: player.sink.text(), requests: player }

@@ -1,0 +1,3 @@
+import { wait } from './clean.ts'
+
+if (wait()) console.log('always')

@@ -1,0 +1,4 @@
+/** Waits. */
+export async function wait(): Promise<void> {
+  await Promise.resolve('done')
+}
