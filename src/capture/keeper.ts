@@ -172,7 +172,8 @@ export class BookKeeper implements Keeper, HeldBook {
   private note(frame: L2Frame): void {
     this.sequence = frame.sequence
     this.previous = frame.previous
-    this.checksum = frame.checksum
+    // Where checksums come in frames of their own, an update without one does not make the last one forgotten.
+    if (frame.checksum !== null) this.checksum = frame.checksum
   }
 
   /** `clear` and the whole book. */

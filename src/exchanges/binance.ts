@@ -507,7 +507,8 @@ class BinanceSession implements Session {
 
   /** The connection will be closed soon. */
   private onShutdown(notice: Record<string, unknown>): void {
-    for (const keeper of this.host.keepers) keeper.status('maintenance', { event: 'serverShutdown', time: notice.E })
+    const time = typeof notice.E === 'number' ? notice.E : null
+    for (const keeper of this.host.keepers) keeper.status('maintenance', { event: 'serverShutdown', time })
     this.replace('serverShutdown')
   }
 

@@ -1,6 +1,6 @@
 import { priceKey } from '../core/decimal.ts'
 import { type ExchangeTime, isoOfMicros } from '../core/time.ts'
-import type { ImageOrder, OrderEvent } from './bitstamp-reader.ts'
+import { detached, type ImageOrder, type OrderEvent } from './bitstamp-reader.ts'
 import type { Keeper } from './exchange.ts'
 
 /**
@@ -63,22 +63,25 @@ export function applyOrder(keeper: Keeper, held: HeldState, event: OrderEvent, u
 }
 
 function applyEvent(keeper: Keeper, held: HeldState, event: OrderEvent, us: number): void {
-  const { id, isAsk, price, size, eventId } = event
+  const { id, isAsk, price, eventId } = event
   const time = isoOfMicros(event.micros)
+  const known = keeper.orders.get(id)
   if (event.kind === 'deleted') {
+    // While an image is put together it is no news that an order is gone.
+    if (known === undefined && !keeper.live) return
     keeper.removeOrder(id, null, time, metadataOf(eventId, event.isZero ? '"reason":"filled"' : '"reason":"canceled"'))
     return
   }
-  const known = keeper.orders.get(id)
   if (event.kind === 'changed' && known === undefined) return
   if (event.isZero) {
     // Nothing is left of it: its deletion is still to come.
     if (known !== undefined) keeper.removeOrder(id, null, time, metadataOf(eventId, '"reason":"filled"'))
     return
   }
+  const size = detached(event.size)
   const stays = known !== undefined && known.isAsk === isAsk && known.level.key === (isAsk ? -event.key : event.key)
   if (stays || !cannotRest(keeper, isAsk, event.key)) {
-    keeper.putOrder(id, isAsk, price, size, null, time, metadataOf(eventId))
+    keeper.putOrder(detached(id), isAsk, detached(price), size, null, time, metadataOf(eventId))
     return
   }
   if (known !== undefined) keeper.removeOrder(id, null, time, metadataOf(eventId, '"reason":"repriced"'))
@@ -86,7 +89,14 @@ function applyEvent(keeper: Keeper, held: HeldState, event: OrderEvent, us: numb
 }
 
 function hold(held: HeldState, id: string, isAsk: boolean, price: string, size: string, key: number, us: number): void {
-  held.list.push({ id, isAsk, price, size, key: Number.isNaN(key) ? null : key, sinceUs: us })
+  held.list.push({
+    id: detached(id),
+    isAsk,
+    price: detached(price),
+    size,
+    key: Number.isNaN(key) ? null : key,
+    sinceUs: us
+  })
   if (held.list.length > HELD_MAX) held.list.shift()
 }
 
@@ -100,8 +110,8 @@ function applyToHeld(keeper: Keeper, held: HeldState, event: OrderEvent): boolea
     return true
   }
   order.isAsk = event.isAsk
-  order.price = event.price
-  order.size = event.size
+  order.price = detached(event.price)
+  order.size = detached(event.size)
   order.key = Number.isNaN(event.key) ? null : event.key
   // It was told what is left of it: nothing of this order is under way any more.
   if (event.kind === 'changed' && !cannotRest(keeper, order.isAsk, order.key)) {

@@ -87,6 +87,14 @@ export class SideRows {
   }
 }
 
+/**
+ * The same text, on its own: a piece of 13 characters or more that was cut out of a frame keeps all of the frame in memory,
+ * and what a book holds may stay there for days.
+ */
+export function detached(text: string): string {
+  return text.length < 13 ? text : ` ${text}`.slice(1)
+}
+
 /** Puts the levels of a side into a book; those of size zero are taken out. */
 export function putSide(levels: LevelBook, isAsk: boolean, side: SideRows): void {
   const { text, places, keys, zeros } = side
@@ -97,8 +105,8 @@ export function putSide(levels: LevelBook, isAsk: boolean, side: SideRows): void
       continue
     }
     const at = n * 4
-    const price = text.slice(places[at]!, places[at + 1]!)
-    levels.set(isAsk, key, price, text.slice(places[at + 2]!, places[at + 3]!), null)
+    const price = detached(text.slice(places[at]!, places[at + 1]!))
+    levels.set(isAsk, key, price, detached(text.slice(places[at + 2]!, places[at + 3]!)), null)
   }
 }
 
@@ -379,19 +387,9 @@ export function microsOf(text: string | null): number {
   return value
 }
 
-const ID_MAX = 64
-
-/** Whether it is the code of one of `A-Za-z0-9_-`. */
-function isIdCode(code: number): boolean {
-  if (code >= 48 && code <= 57) return true
-  return (code >= 97 && code <= 122) || (code >= 65 && code <= 90) || code === 45 || code === 95
-}
-
 /** Whether a text may stand in a line as an id: 1 to 64 of `A-Za-z0-9_-`. */
 export function isId(text: string | null): text is string {
-  if (text === null || text.length === 0 || text.length > ID_MAX) return false
-  for (let at = 0; at < text.length; at++) if (!isIdCode(text.charCodeAt(at))) return false
-  return true
+  return text !== null && /^[A-Za-z0-9_-]{1,64}$/.test(text)
 }
 
 const EVENT_ID_TIME = /^([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-/
@@ -402,7 +400,22 @@ function momentOf(eventId: string): number {
   return match ? Math.floor(Number.parseInt(match[1]! + match[2]! + match[3]!, 16) / 1000) : Number.NaN
 }
 
-const KINDS = ['created', 'changed', 'deleted'] as const
+const ID_DIGITS = '[1-9][0-9]{0,20}'
+const WHOLE = '[0-9]{1,20}'
+const DECIMAL = '(?:0|[1-9][0-9]{0,12})(?:[.][0-9]{1,18})?'
+const NUMBER = `${DECIMAL}(?:e-?[1-9][0-9]?)?`
+const NAME = '[A-Za-z0-9_-]{1,64}'
+/**
+ * A frame of an order in its usual form: all members in the usual order, no white space. Nearly every one is, and a regular
+ * expression goes through it in a third of the time that reading it member by member takes.
+ */
+const USUAL_ORDER = new RegExp(
+  `^[{]"data":[{]"id":${ID_DIGITS},"id_str":"(${ID_DIGITS})","order_type":([01]),"order_subtype":[0-9],` +
+    `"datetime":"${WHOLE}","microtimestamp":"([0-9]{16})","amount":${NUMBER},"amount_str":"(${DECIMAL})",` +
+    `"amount_traded":"${DECIMAL}","amount_at_create":"${DECIMAL}","price":${NUMBER},"price_str":"(${DECIMAL})",` +
+    `"is_liquidation":(?:false|true)},"channel":"(${NAME})","event":"order_(created|changed|deleted)",` +
+    `"event_id":"(${NAME})","pre_event_id":"(${NAME})","order_source":"[a-z_]+"}$`
+)
 
 /** One event of one order. Reused for every frame. */
 export class OrderEvent {
@@ -422,99 +435,28 @@ export class OrderEvent {
   /** The links of the chain; both null where the exchange does not tell them. */
   eventId: string | null = null
   preEventId: string | null = null
-  private text = ''
-  private at = 0
 
-  /**
-   * Reads a frame of the usual form, with all members in the usual order, no white space and numbers of at most 15 digits:
-   * what nearly every frame is, in half the time. False for any other; the event is of no use then.
-   */
+  /** Reads a frame of the usual form. False for any other; the event is of no use then. */
   readUsual(text: string): boolean {
-    this.text = text
-    this.at = 0
-    if (!this.skip('{"data":{"id":') || this.integer() < 0 || !this.skip(',"id_str":"')) return false
-    const id = this.at
-    if (this.integer() < 0) return false
-    this.id = text.slice(id, this.at)
-    if (!this.skip('","order_type":')) return false
-    const type = text.charCodeAt(this.at++)
-    if (type !== 48 && type !== 49) return false
-    this.isAsk = type === 49
-    if (!this.skip(',"order_subtype":') || this.integer() < 0) return false
-    if (!this.skip(',"datetime":"') || this.integer() < 0 || !this.skip('","microtimestamp":"')) return false
-    const time = this.at
-    const us = this.integer()
-    if (this.at - time !== 16) return false
-    this.micros = text.slice(time, this.at)
-    this.ms = Math.floor(us / 1000)
-    return this.usualSizes() && this.usualPrice() && this.usualEnd()
-  }
-
-  private usualSizes(): boolean {
-    if (!this.skip('","amount":') || !this.decimal() || !this.skip(',"amount_str":"')) return false
-    const start = this.at
-    if (!this.decimal()) return false
-    this.size = this.text.slice(start, this.at)
-    this.isZero = scanned === 0
-    return this.skip('","amount_traded":"') && this.decimal() && this.skip('","amount_at_create":"') && this.decimal()
-  }
-
-  private usualPrice(): boolean {
-    if (!this.skip('","price":') || !this.decimal() || !this.skip(',"price_str":"')) return false
-    const start = this.at
-    if (!this.decimal()) return false
-    this.price = this.text.slice(start, this.at)
-    this.key = restingKey(scanned, this.isAsk)
-    return this.skip('","is_liquidation":false},"channel":"')
-  }
-
-  private usualEnd(): boolean {
-    this.channel = this.name()
-    if (!this.skip('","event":"order_')) return false
-    const kind = KINDS.find(each => this.skip(each))
-    if (kind === undefined || !this.skip('","event_id":"')) return false
-    this.kind = kind
-    this.eventId = this.name()
-    if (!this.skip('","pre_event_id":"')) return false
-    this.preEventId = this.name()
-    if (!this.skip('","order_source":"')) return false
-    this.name()
-    return this.eventId !== '' && this.preEventId !== '' && this.skip('"}') && this.at === this.text.length
-  }
-
-  private skip(expected: string): boolean {
-    if (!this.text.startsWith(expected, this.at)) return false
-    this.at += expected.length
+    const match = USUAL_ORDER.exec(text)
+    if (match === null) return false
+    const price = match[5]!
+    const isAsk = match[2] === '1'
+    const key = keyOf(price, isAsk)
+    if (key === undefined) return false
+    this.id = match[1]!
+    this.isAsk = isAsk
+    this.micros = match[3]!
+    this.ms = Math.floor(Number(this.micros) / 1000)
+    this.size = match[4]!
+    this.isZero = isZero(this.size)
+    this.price = price
+    this.key = key
+    this.channel = match[6]!
+    this.kind = match[7] as OrderEvent['kind']
+    this.eventId = match[8]!
+    this.preEventId = match[9]!
     return true
-  }
-
-  /** Goes past a whole number of at most 18 digits and gives about its value; -1 where there is none. */
-  private integer(): number {
-    const { text, at: start } = this
-    let at = start
-    let value = 0
-    let code = text.charCodeAt(at)
-    while (code >= 48 && code <= 57) {
-      value = value * 10 + code - 48
-      code = text.charCodeAt(++at)
-    }
-    this.at = at
-    const length = at - start
-    return length === 0 || length > 18 || (length > 1 && text.charCodeAt(start) === 48) ? -1 : value
-  }
-
-  private decimal(): boolean {
-    this.at = scanDecimal(this.text, this.at)
-    return this.at >= 0
-  }
-
-  /** Goes past what may be an id and gives it, empty when it is none or too long. */
-  private name(): string {
-    const { text, at: start } = this
-    let at = start
-    while (isIdCode(text.charCodeAt(at))) at++
-    this.at = at
-    return at - start > ID_MAX ? '' : text.slice(start, at)
   }
 
   /** Takes what a reader has read; false when something that an order needs is missing or no number. */
@@ -558,11 +500,6 @@ export class OrderEvent {
 function keyOf(price: string, isAsk: boolean): number | undefined {
   const key = priceKey(price)
   if (Number.isNaN(key) || !isDecimal(price)) return HUGE_PRICE.test(price) ? Number.NaN : undefined
-  return restingKey(key, isAsk)
-}
-
-/** The key of a price at which an order may rest; NaN of any other. */
-function restingKey(key: number, isAsk: boolean): number {
   return key === 0 || (!isAsk && key >= PRICE_MAX) ? Number.NaN : key
 }
 

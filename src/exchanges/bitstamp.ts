@@ -495,8 +495,7 @@ class BitstampSession implements Session {
   }
 
   private onImage(index: number, book: BookState, value: unknown): void {
-    const fits =
-      keeper.instrument.level === 'l3' ? this.alignOrders(index, book, value) : this.alignLevels(index, book, value)
+    const fits = this.isL3(index) ? this.alignOrders(index, book, value) : this.alignLevels(index, book, value)
     if (!fits) return this.images.again(index)
     book.old = 0
     this.images.done(index)

@@ -76,6 +76,8 @@ export class CoinbaseTrades {
   private chase(index: number, id: number, limitUs: number): void {
     const product = this.list[index]!
     if (!this.isWanted || id <= product.chased || id <= (this.host.keepers[index]!.lastTradeId ?? id)) return
+    // One at a time: what is being asked for may bring this one, too, and the next heartbeat comes in a second.
+    if (this.chain.state.holes.some(hole => hole.index === index)) return
     product.chased = id
     this.chain.newest(index, id)
     const subscription = this.subscriptions.find(index, 'trades')

@@ -7,7 +7,7 @@ import { Engine, STATE_VERSION, type StateDetail } from '../../src/capture/engin
 import type { EngineConfig } from '../../src/capture/subject.ts'
 import type { FeedKind, Level } from '../../src/core/instrument.ts'
 import { bitstamp } from '../../src/exchanges/bitstamp.ts'
-import { BitstampReader } from '../../src/exchanges/bitstamp-reader.ts'
+import { BitstampReader, OrderEvent } from '../../src/exchanges/bitstamp-reader.ts'
 import type { Selection } from '../../src/exchanges/exchange.ts'
 import {
   Driver,
@@ -981,6 +981,33 @@ describe('frames that cannot be read', () => {
     expect(taken).toBeGreaterThan(1000)
     expect(reader.read(`{"a":${'['.repeat(99)}${']'.repeat(99)}}`)).toBe(true)
     expect(reader.read(`{"a":${'['.repeat(100)}${']'.repeat(100)}}`)).toBe(false)
+  })
+
+  it('an event of the usual form is read like any other, and is JSON', () => {
+    const random = seeded(13)
+    const reader = new BitstampReader()
+    const [usual, slow] = [new OrderEvent(), new OrderEvent()]
+    const parts = ({ kind, id, isAsk, price, size, isZero, key, ms, micros, eventId, preEventId }: OrderEvent) => {
+      return { kind, id, isAsk, price, size, isZero, key, ms, micros, eventId, preEventId }
+    }
+    const frames = (['created', 'changed', 'deleted'] as const).flatMap((kind, n) => [
+      peer.event(kind, '2046839978799111', { side: n === 1 ? 'sell' : 'buy', price: '71743.85', size: '0.00137276' }),
+      peer.event(kind, '9', { price: '9999999999', size: '0' }),
+      peer.event(kind, '9', { side: 'sell', price: '0', size: '0.00000002' })
+    ])
+    for (const text of frames) expect(usual.readUsual(text), text).toBe(true)
+    let taken = 0
+    for (let n = 0; n < 20_000; n++) {
+      const text = mutate(frames[n % frames.length]!, random)
+      if (!usual.readUsual(text)) continue
+      taken++
+      const { event, channel } = JSON.parse(text) as { event: string; channel: string }
+      expect(reader.read(text) && slow.fill(event.slice(6) as OrderEvent['kind'], reader.values), text).toBe(true)
+      expect(parts(usual), text).toEqual(parts(slow))
+      expect(usual.channel).toBe(channel)
+      expect(text).not.toMatch(/[\n\r]/)
+    }
+    expect(taken).toBeGreaterThan(1000)
   })
 
   it('whatever is done to frames, no line is broken and nothing is thrown', () => {

@@ -8,6 +8,7 @@ import type { EngineConfig } from '../../src/capture/subject.ts'
 import type { FeedKind } from '../../src/core/instrument.ts'
 import { coinbase } from '../../src/exchanges/coinbase.ts'
 import { signCoinbase } from '../../src/exchanges/coinbase-channels.ts'
+import { worstFirst } from '../../src/exchanges/coinbase-reader.ts'
 import type { Credentials, Selection } from '../../src/exchanges/exchange.ts'
 import {
   Driver,
@@ -279,6 +280,7 @@ describe('subscribing', () => {
   it('data that come before the list acknowledge it, and a list without it takes nothing back', () => {
     connect()
     noop(100)
+    expect(details('subscribed')).toHaveLength(1)
     say({ type: 'subscriptions', channels: [{ name: 'heartbeat', product_ids: [BTC] }] })
     image(100)
     answer()
@@ -490,6 +492,12 @@ describe('the recipe', () => {
     noop(100)
     driver.fetched('a', 200, book(100, [BIDS[2], BIDS[0], BIDS[1]], [ASKS[1], ASKS[0]]))
     expect(events().map(row => row.order_id)).toEqual([null, 'bid-1', 'bid-2', 'bid-3', 'ask-1', 'ask-2'])
+  })
+
+  it('is built from the worst price on, so that nothing is moved', () => {
+    const rows = ['5', '7', '5.0', '6', '7.00'].map(price => [price])
+    expect(worstFirst(rows, false)).toEqual([0, 2, 3, 1, 4])
+    expect(worstFirst(rows, true)).toEqual([1, 4, 3, 0, 2])
   })
 
   it('an empty book is a book', () => {
@@ -1219,6 +1227,8 @@ describe('level 2', () => {
     answer(1)
     expect(asked()).toHaveLength(3)
     expect(asked()[2]).toMatchObject({ type: 'subscribe', channels: ['level2_batch', 'heartbeat'] })
+    l2update([['buy', '1', '1']])
+    expect(types().at(-1)).toBe('gap')
     answer()
     snapshot()
     expect(types().slice(-3)).toEqual(['gap', 'clear', 'snapshot'])
@@ -1365,6 +1375,24 @@ describe('trades', () => {
     expect(trades().map(({ trade_id }) => trade_id)).toEqual(['10', '11', '12'])
   })
 
+  it('while REST is away, heartbeats do not ask for more and more', () => {
+    trade(10)
+    for (let n = 0; n < 9; n++) {
+      heartbeat(100, 12 + n)
+      driver.pass('a', 1000)
+      if (driver.fetches('a').length > 1) driver.fetched('a', 0, undefined)
+    }
+    expect(driver.fetches('a').slice(1)).toEqual(Array(4).fill(`/products/${BTC}/trades?limit=1000&after=1011`))
+    expect(details('gap')).toEqual([])
+    driver.pass('a', 2000)
+    driver.fetched('a', 200, history(20, 19, 18, 17, 16, 15, 14, 13, 12, 11))
+    heartbeat(100, 20)
+    heartbeat(100, 20)
+    driver.fetched('a', 200, history(20, 19, 18, 17, 16, 15, 14, 13, 12, 11))
+    expect(trades()).toHaveLength(11)
+    expect(details('gap')).toEqual([])
+  })
+
   it('one that comes within the second is not fetched', () => {
     trade(10)
     heartbeat(100, 11)
@@ -1483,6 +1511,16 @@ describe('silence', () => {
     beat(3, () => 120)
     expect(details('gap')).toMatchObject([{ reason: 'silence' }])
     expect(requests('unsubscribe', 'level3')).toHaveLength(1)
+    // What was under way for the old subscription makes no book, and asks for none.
+    noop(121)
+    driver.pass('a', 3000)
+    expect(imagesAsked()).toHaveLength(1)
+    answer()
+    noop(130)
+    expect(imagesAsked()).toHaveLength(2)
+    image(130)
+    expect(details('synced')).toHaveLength(2)
+    expect(details('gap')).toHaveLength(1)
   })
 
   it('level 3 that catches up is not', () => {
@@ -1523,6 +1561,27 @@ describe('silence', () => {
       l2update([['buy', '99', String(second + 1)]])
     }
     expect(details('stalled')).toEqual([])
+  })
+
+  it('level 2 with little data in a market of much else is not mute', () => {
+    goLive(LEVEL2)
+    for (let second = 0; second < 90; second++) {
+      heartbeat(100 + second)
+      driver.pass('a', 1000)
+      if (second % 15 === 14) l2update([['buy', '99', String(second + 1)]])
+    }
+    expect(details('stalled')).toEqual([])
+  })
+
+  it('level 2 whose heartbeats end while they are ahead is dead after 30 s', () => {
+    goLive(LEVEL2, [BTC, ETH])
+    heartbeat(100)
+    heartbeat(105)
+    for (let second = 0; second < 33; second++) {
+      heartbeat(100, 20, ETH)
+      driver.pass('a', 1000)
+    }
+    expect(driver.sink.statuses('stalled').map(row => row.instId)).toEqual([BTC])
   })
 
   it('a heartbeat that is gone while data come is subscribed to again, without a gap', () => {

@@ -1,11 +1,9 @@
-import { readdirSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { isoMs } from '../../src/core/time.ts'
 import type { Exchange } from '../../src/exchanges/exchange.ts'
 import { EXCHANGES } from '../../src/exchanges/registry.ts'
 import {
   Driver,
-  described,
   hasRecordings,
   loadFrames,
   NEEDS_RECORDINGS,
@@ -14,7 +12,6 @@ import {
   type Row
 } from '../helpers/driver.ts'
 
-const SOURCES = new URL('../../src/exchanges/', import.meta.url)
 const CONN = 'test-1'
 
 /** What is known of a recording, and how its frames are told apart and falsified. */
@@ -191,36 +188,6 @@ function without<T>(list: readonly T[], at: number): T[] {
 function falsified(dialect: Dialect, text: string): string {
   return text.replace(dialect.checksum, whole => whole.slice(0, -1) + ((Number(whole.at(-1)) + 1) % 10))
 }
-
-describe('the registry', () => {
-  it('holds every exchange that a file exports', async () => {
-    const found: Record<string, Exchange> = {}
-    for (const file of readdirSync(SOURCES).filter(name => name.endsWith('.ts'))) {
-      const exported = (await import(new URL(file, SOURCES).href)) as Record<string, unknown>
-      for (const value of Object.values(exported)) {
-        const each = value as Partial<Exchange> | null
-        if (typeof value === 'object' && typeof each?.id === 'string' && typeof each.open === 'function')
-          found[each.id] = each as Exchange
-      }
-    }
-    expect(Object.keys(found).length).toBeGreaterThan(1)
-    expect(EXCHANGES).toEqual(found)
-  })
-
-  it.each(Object.entries(EXCHANGES))(
-    '%s says what it can prove, and is played from a recording here',
-    (id, exchange) => {
-      expect(exchange.id).toBe(id)
-      expect(exchange.levels.length).toBeGreaterThan(0)
-      for (const level of exchange.levels) {
-        expect(exchange.proof[level]).toBeDefined()
-        expect(described(exchange, ['X'], level)[0]).toMatchObject({ exchange: id, instId: 'X', level })
-      }
-      expect(DIALECTS[id]).toBeDefined()
-      expect(RECORDINGS.map(each => each.exchange)).toContain(id)
-    }
-  )
-})
 
 describe.skipIf(!hasRecordings).each(RECORDINGS)(`$recording${NEEDS_RECORDINGS}`, recorded => {
   const exchange = EXCHANGES[recorded.exchange]!

@@ -1,3 +1,0 @@
-import { wait } from './clean.ts'
-
-if (wait()) console.log('always')

@@ -1,4 +1,0 @@
-/** Waits. */
-export async function wait(): Promise<void> {
-  await Promise.resolve('done')
-}
