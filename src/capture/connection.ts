@@ -145,9 +145,10 @@ export class Connection implements Host, Home {
 
   /** Time passes. */
   tick(): void {
-    this.guard(() => this.session.onTick())
     const before = this.sourceOf(this.frame - 1)
+    // Snapshots reflect the line before the tick: they are taken before the session lets time pass.
     for (const keeper of this.keepers) keeper.tick(before)
+    this.guard(() => this.session.onTick())
     if (!this.isSettled) this.settle()
   }
 

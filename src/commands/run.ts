@@ -43,7 +43,10 @@ export function runCommand(): Command {
       'orders or price levels (default: l3 where the exchange has it, and credentials if it wants them; else l2)'
     )
     .option('--market <name>', 'spot, perp, …: where the name does not tell it, as on Binance (default: the usual one)')
-    .option('--channel <name>', "the exchange's book channel, where it has several: Coinbase full (default: level3)")
+    .option(
+      '--channel <name>',
+      "the exchange's book channel, where it has several: Coinbase level3, full; HTX mbp.400, mbp.150 (default: the first)"
+    )
     .option(
       '--update-speed <duration>',
       'how often the exchange sends, where it lets choose: Binance 1000ms (default: 100ms)'

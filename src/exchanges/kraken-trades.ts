@@ -77,9 +77,10 @@ export class KrakenTrades {
       this.host.keepers[index]!.trade(trade)
       return true
     }
-    this.current = exchangeTime
+    // A time that no calendar has cannot be asked for.
+    this.current = exchangeTime !== null && isMoment(exchangeTime) ? exchangeTime : null
     this.chain.live(index, Number(id), trade)
-    this.times[index] = exchangeTime ?? this.times[index]!
+    this.times[index] = this.current ?? this.times[index]!
     return true
   }
 
@@ -154,10 +155,17 @@ function keyOf(index: number, to: number): string {
   return `${index}:${to}`
 }
 
-/** Nanoseconds since the epoch of ISO text. */
+function secondsOf(iso: string): number {
+  return Math.floor(Date.parse(`${iso.slice(0, 19)}Z`) / 1000)
+}
+
+function isMoment(iso: string): boolean {
+  return secondsOf(iso) > 0
+}
+
+/** Nanoseconds since the epoch of ISO text that is a moment. */
 function nanoseconds(iso: string): bigint {
-  const seconds = Math.floor(Date.parse(`${iso.slice(0, 19)}Z`) / 1000)
-  return BigInt(seconds) * NS_OF_SECOND + BigInt(iso.slice(20, -1).padEnd(9, '0'))
+  return BigInt(secondsOf(iso)) * NS_OF_SECOND + BigInt(iso.slice(20, -1).padEnd(9, '0'))
 }
 
 interface History {

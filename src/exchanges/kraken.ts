@@ -44,7 +44,7 @@ const LIMITS: Limits = {
   ackMsMax: 10_000,
   // 150 in ten minutes; more, and the address is shut out for ten.
   connectsPerMinuteMax: 14,
-  connectSpacingMs: 500,
+  connectSpacingMs: 100,
   // No number is published; bursts are answered with `Exceeded msg rate`.
   sendSpacingMs: 100,
   restWeightPerMinuteMax: 40,

@@ -300,6 +300,20 @@ describe('subscribing', () => {
     expect(driver.requests.hangups).toEqual([{ connection: 'a', reason: 'no acknowledgement within 15000 ms' }])
   })
 
+  it('an image that was asked for before the subscription ended is none', () => {
+    connect()
+    answer()
+    noop(100)
+    inForce.delete(`level3 ${BTC}`)
+    say(list())
+    image(100)
+    expect(events()).toEqual([])
+    answer()
+    noop(200)
+    image(200)
+    expect(types()).toEqual(START_EVENTS)
+  })
+
   it('a subscription that the exchange ends is a gap, and asked for again', () => {
     inForce.delete(`level3 ${BTC}`)
     say(list())
@@ -1521,6 +1535,23 @@ describe('silence', () => {
     image(130)
     expect(details('synced')).toHaveLength(2)
     expect(details('gap')).toHaveLength(1)
+  })
+
+  it('a number that was never true does not hide that the next subscription is mute', () => {
+    goLive(LEVEL3, [BTC, ETH])
+    noop(9_000_000_000_000_000)
+    for (let second = 0; second < 33; second++) {
+      heartbeat(100, 20, ETH)
+      driver.pass('a', 1000)
+    }
+    expect(details('stalled', BTC)).toHaveLength(1)
+    answer()
+    for (let second = 0; second < 13; second++) {
+      heartbeat(100, 20, ETH)
+      heartbeat(201 + second)
+      driver.pass('a', 1000)
+    }
+    expect(details('stalled', BTC)).toHaveLength(2)
   })
 
   it('level 3 that catches up is not', () => {

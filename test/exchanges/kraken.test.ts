@@ -900,6 +900,24 @@ describe('trades', () => {
     expect(gaps().filter(([expected]) => expected !== null)).toEqual([[13, 14]])
   })
 
+  it.each(['2026-99-07T23:00:04.590753Z', '1969-07-07T23:00:04Z', 'yesterday'])(
+    'of the time %s no hole is asked for',
+    time => {
+      const at = (id: number) => tell(trade(id).replace(/"timestamp":"[^"]*"/, `"timestamp":"${time}"`))
+      tell(trade(10))
+      at(11)
+      at(14)
+      expect(driver.fetches('a')).toEqual([expect.stringContaining(`since=${moment(4, 590_752)}&`)])
+      driver.fetched('a', 200, history(11, 12, 13))
+      driver.close('a', 'lost')
+      driver.open('a', [BTC], 'l2')
+      at(20)
+      expect(since()).toBe(String((BigInt(driver.us) - 60_000_000n) * 1000n))
+      driver.fetched('a', 200, history(18))
+      expect(messages()).not.toContain('Assertion failed in a session')
+    }
+  )
+
   it('the search for the start ends', () => {
     tell(trade(10))
     driver.close('a', 'lost')
@@ -2093,7 +2111,7 @@ describe('hostile frames', () => {
               ['delete', 'OBBBBB-BXL4E-5WGIN2', '44939.4', null]
             ]),
         level === 'l2' ? venue.image() : orders.image(),
-        '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sell","price":1.0,"qty":1.0,"ord_type":"limit","trade_id":5,"timestamp":"2026-07-07T23:00:04.590753Z"}]}',
+        `{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sell","price":1.0,"qty":1.0,"ord_type":"limit","trade_id":${n * 3},"timestamp":"2026-07-07T23:00:04.590753Z"}]}`,
         '{"channel":"instrument","type":"update","data":{"pairs":[{"symbol":"BTC/USD","price_precision":1,"qty_precision":8}]}}',
         '{"error":"Exceeded msg rate","method":"subscribe","success":false,"req_id":1,"symbol":"BTC/USD"}',
         '{"method":"subscribe","result":{"channel":"book","symbol":"BTC/USD"},"success":true,"req_id":1}',
