@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs and builds what is missing or out of date, then starts l3cap.
-#   ./start.sh                  captures what config/default.json names, into ./vault --out ./again
+#   ./start.sh                  captures what config/default.json names, into ./vault
 #   ./start.sh demo             captures 30 s from a simulated exchange and shows the files; needs no network
 #   ./start.sh COMMAND ...      any l3cap command: ./start.sh rebuild --vault ./vault --out ./again
 set -eu
