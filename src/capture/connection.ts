@@ -173,7 +173,12 @@ export class Connection implements Host, Home {
   /** Whether there are several instruments and the checksums of all of them fail. */
   allFailing(): boolean {
     const checked = this.keepers.filter(keeper => keeper.hasChecked && !keeper.subject.checksumOff)
-    return checked.length > 1 && checked.every(keeper => keeper.failing)
+    return checked.length > 1 && checked.every(keeper => keeper.failing && this.isUnexplained(keeper))
+  }
+
+  /** Whether no lost frame explains a failure: where the exchange numbers none, only a fresh image that fails says so. */
+  private isUnexplained(keeper: BookKeeper): boolean {
+    return this.exchange.proof[keeper.instrument.level]?.sequence !== 'none' || keeper.subject.freshFailures > 0
   }
 
   /** Switches the verification of checksums off, loudly: not the books but the exchange's recipe has changed. */

@@ -138,7 +138,10 @@ export class Engine {
     this.connections.delete(name)
     for (const keeper of connection.keepers) {
       if (cause === 'lost') keeper.status('disconnected', { code, reason })
-      if (cause === 'stopped') continue
+      if (cause === 'stopped') {
+        keeper.tellTradeHoles()
+        continue
+      }
       const { subject } = keeper
       const other = subject.primary === keeper ? this.liveKeeper(subject) : undefined
       if (other) other.promote(us)

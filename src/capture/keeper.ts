@@ -130,6 +130,10 @@ export class BookKeeper implements Keeper, HeldBook {
     return this.subject.lastTradeId
   }
 
+  get tradeHoles(): [from: number, to: number][] {
+    return this.subject.tradeHoles
+  }
+
   private get isL3(): boolean {
     return this.instrument.level === 'l3'
   }
@@ -395,6 +399,14 @@ export class BookKeeper implements Keeper, HeldBook {
 
   trade(trade: Trade): void {
     this.subject.trade(this.connection.us, trade, this.connection.source)
+  }
+
+  /** The capture ends: nobody looks for the missing trades any more. */
+  tellTradeHoles(): void {
+    for (const [from, to] of this.subject.tradeHoles) {
+      this.status('gap', { channel: 'trades', cause: 'trades', expected: from, received: to + 1, why: 'stopped' })
+    }
+    this.subject.tradeHoles = []
   }
 
   status(event: string, detail: Record<string, unknown>): void {

@@ -55,6 +55,7 @@ export interface SubjectState {
   freshFailures: number
   checksumOff: boolean
   lastTradeId: number | null
+  tradeHoles: [from: number, to: number][]
   tradeHour: number
   tradeIds: TradeIdsState[]
 }
@@ -83,6 +84,8 @@ export class Subject {
   checksumOff = false
   /** The largest numeric id of a trade that was written. */
   lastTradeId: number | null = null
+  /** Trades that are missing and still being looked for: a connection takes them over from the one before. */
+  tradeHoles: [from: number, to: number][] = []
   private tradeHour = 0
   private readonly tradeIds = new TradeIds()
 
@@ -178,7 +181,7 @@ export class Subject {
   /** What must outlive connections, as plain data. */
   state(): SubjectState {
     const { lastShotMs, lastSlot, gapUs, gaps, mismatches, absentDeletes, freshFailures, checksumOff } = this
-    const { lastTradeId, tradeHour } = this
+    const { lastTradeId, tradeHoles, tradeHour } = this
     return {
       instId: this.instrument.instId,
       lastShotMs,
@@ -190,6 +193,7 @@ export class Subject {
       freshFailures,
       checksumOff,
       lastTradeId,
+      tradeHoles,
       tradeHour,
       tradeIds: this.tradeIds.state()
     }

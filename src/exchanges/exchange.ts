@@ -134,6 +134,8 @@ export interface Keeper {
   readonly levels: LevelBook
   /** The largest numeric trade id written for the instrument, on whatever connection; null before the first. */
   readonly lastTradeId: number | null
+  /** First and last ids of trades that are missing and still being looked for, on whatever connection. */
+  readonly tradeHoles: [from: number, to: number][]
   /**
    * Starts a full image: the book is empty. `imageOrder` calls follow (L3), or `levels` is filled (L2), then `endImage`. What is
    * put, changed or removed before `endImage` becomes a part of the image.

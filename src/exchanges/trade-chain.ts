@@ -74,9 +74,26 @@ export class TradeChain {
       from = id - HOLE_IDS_MAX
     }
     if (this.state.holes.length >= HOLES_MAX) return this.tell(index, from, id - 1, 'too many holes')
-    const hole: TradeHole = { index, from, to: id - 1, tries: 0, id: null, askedUs: 0, dueUs: 0 }
+    keeper.tradeHoles.push([from, id - 1])
+    this.open(index, from, id - 1)
+  }
+
+  private open(index: number, from: number, to: number): void {
+    const hole: TradeHole = { index, from, to, tries: 0, id: null, askedUs: 0, dueUs: 0 }
     this.state.holes.push(hole)
     this.request(hole)
+  }
+
+  /** Holes belong to the instrument: those of a connection that ended are taken over, those that another one filled end. */
+  private share(): void {
+    const isOpen = ({ index, to }: TradeHole) => this.host.keepers[index]!.tradeHoles.some(each => each[1] === to)
+    this.state.holes = this.state.holes.filter(isOpen)
+    for (const [index, keeper] of this.host.keepers.entries()) {
+      for (const [from, to] of keeper.tradeHoles) {
+        const known = this.state.holes.some(hole => hole.index === index && hole.to === to)
+        if (!known && this.state.holes.length < HOLES_MAX) this.open(index, from, to)
+      }
+    }
   }
 
   private tell(index: number, from: number, to: number, why: string): void {
@@ -119,6 +136,8 @@ export class TradeChain {
       if (hole.from > hole.to) break
     }
     if (hole.from > hole.to) return this.close(hole)
+    const shared = keeper.tradeHoles.find(each => each[1] === hole.to)
+    if (shared) shared[0] = hole.from
     // The history comes in pages: the next one is asked for at once.
     if (hole.from > before) {
       hole.tries = 0
@@ -131,10 +150,14 @@ export class TradeChain {
 
   private close(hole: TradeHole): void {
     this.state.holes = this.state.holes.filter(other => other !== hole)
+    const { tradeHoles } = this.host.keepers[hole.index]!
+    const at = tradeHoles.findIndex(each => each[1] === hole.to)
+    if (at >= 0) tradeHoles.splice(at, 1)
   }
 
   /** Time passes: asks again. */
   tick(): void {
+    this.share()
     for (const hole of [...this.state.holes]) {
       if (hole.id === null ? this.host.us >= hole.dueUs : this.host.us - hole.askedUs > ANSWER_US_MAX) {
         if (hole.id !== null) this.fill(hole, [])

@@ -18,8 +18,12 @@ class ScriptedSession implements Session {
   }
 
   apply(): void {
-    const keeper = this.host.keepers[0]! as unknown as Record<string, (...args: unknown[]) => unknown>
-    for (const [name, ...args] of JSON.parse(this.text) as [string, ...unknown[]][]) keeper[name]!(...args)
+    const keepers = this.host.keepers as unknown as Record<string, (...args: unknown[]) => unknown>[]
+    for (const call of JSON.parse(this.text) as unknown[][]) {
+      // A call may begin with the instrument it is for.
+      const [index, name, ...args] = typeof call[0] === 'number' ? call : [0, ...call]
+      keepers[index as number]![name as string]!(...args)
+    }
   }
 
   onOpen(): void {}
@@ -159,4 +163,33 @@ it('knows the largest trade id, also of earlier runs', () => {
   frame(['trade', { ...trade, id: '11' }], ['trade', { ...trade, id: '14' }])
   expect(subject.lastTradeId).toBe(14)
   expect(subject.state().lastTradeId).toBe(14)
+})
+
+const wrong = (...indices: number[]) => frame(...indices.map(index => [index, 'verify', 999]))
+const images = () => frame(...[0, 1].flatMap(index => IMAGE.map(call => [index, ...call])))
+const verificationOff = () =>
+  driver.sink.statuses('checksum_mismatch').filter(row => (row.detail as Row).verification === 'off').length
+
+it.each([
+  ['a sequence that shows losses: the exchange has changed its recipe', 'instrument', 2, 0],
+  ['nothing else to show a loss: the books are wrong, and are made anew', 'none', 0, 2]
+] as const)('when all checksums fail where there is %s', (_, sequence, off, gaps) => {
+  driver = new Driver({ ...scripted, proof: { l3: { sequence, checksum: true } }, checksum: () => 1 })
+  driver.open('x', ['A-B', 'C-D'], 'l3')
+  images()
+  frame([0, 'verify', 1], [1, 'verify', 1])
+  for (let n = 0; n < 3; n++) wrong(0, 1)
+  expect(verificationOff()).toBe(off)
+  expect(driver.sink.statuses('gap')).toHaveLength(gaps)
+})
+
+it('fresh images that fail, too, switch verification off where nothing else shows a loss', () => {
+  driver = new Driver({ ...scripted, proof: { l3: { sequence: 'none', checksum: true } }, checksum: () => 1 })
+  driver.open('x', ['A-B', 'C-D'], 'l3')
+  images()
+  wrong(0, 1)
+  expect(verificationOff()).toBe(0)
+  wrong(0, 1)
+  expect(verificationOff()).toBe(2)
+  expect(driver.sink.statuses('gap')).toEqual([])
 })

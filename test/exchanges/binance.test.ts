@@ -669,6 +669,7 @@ describe('images', () => {
 
   it.each([
     [500, {}],
+    [500, book(100)],
     [429, { code: -1003, msg: 'Too much request weight used' }],
     [418, { code: -1003, msg: 'banned' }],
     [0, undefined],
@@ -760,11 +761,16 @@ describe('images', () => {
   })
 
   it('a subscription that is renewed has no use for the image under way', () => {
-    const { request } = driver.requests.fetches[0]!
     goLive('spot', ['BTCUSDT'], { silenceMs: 5000 })
     event(105, 106)
-    wait(7)
+    driver.pass('a', 2000)
+    expect(images()).toHaveLength(2)
+    const { request } = driver.requests.fetches.at(-1)!
+    driver.pass('a', 5000)
     expect(sentBy('UNSUBSCRIBE')).toHaveLength(1)
+    driver.fetched('a', 200, book(106), request.id)
+    expect(types().at(-1)).toBe('gap')
+    answer()
     driver.fetched('a', 200, book(106), request.id)
     expect(types().at(-1)).toBe('gap')
     event(120, 121)

@@ -458,6 +458,42 @@ describe('the image (steps 2 to 4)', () => {
     expect(shown()).toMatchObject({ best_bid: '100.60', stats: { total_orders: 6 } })
   })
 
+  it('step 4: nor may the event before the first queued one be of the image’s own millisecond', () => {
+    const at = Math.floor(driver.us / 1000) * 1000
+    peer.event('created', '31', { us: at, price: '100.50' })
+    peer.tell('created', '32', { us: at, price: '100.60' })
+    image(BIDS, ASKS, at + 500)
+    expect(events()).toEqual([])
+    driver.pass('a', 1000)
+    image(BIDS, ASKS, at + 1000)
+    expect(details('synced')).toHaveLength(1)
+  })
+
+  it('the event before the first one that comes must be in the image', () => {
+    const at = Math.floor(driver.us / 1000) * 1000 + 10_000
+    image(BIDS, ASKS, at)
+    peer.event('created', '31', { us: at + 2000, price: '100.50' })
+    peer.tell('created', '32', { us: at + 3000, price: '100.60' })
+    expect(details('gap')).toMatchObject([{ reason: 'sequence', expected: null, received: peer.id(1) }])
+    driver.pass('a', 1000)
+    image()
+    peer.tell('created', '33', { us: driver.us + 1000 })
+    expect(details('gap')).toHaveLength(1)
+  })
+
+  it('whatever it was lost by, a book is not replaced by an older one', () => {
+    image()
+    peer.tell('created', '31', { price: '101.00' })
+    driver.pass('a', 7000)
+    expect(details('gap')).toMatchObject([{ reason: 'crossed' }])
+    driver.pass('a', 1000)
+    image(BIDS, ASKS, driver.us - 10_000_000)
+    expect(details('synced')).toHaveLength(1)
+    driver.pass('a', 2000)
+    image()
+    expect(details('synced')).toHaveLength(2)
+  })
+
   it.each([429, 500, 503, 0])('an answer of status %i: asked for again, later and later', status => {
     const times: number[] = []
     for (let n = 0; n < 9; n++) {
@@ -526,6 +562,40 @@ describe('the image (steps 2 to 4)', () => {
     peer.tell('changed', '31', { price: '101.50', size: '0.5', us })
     expect(news().at(-1)).toBe('open 31 bid 101.50 0.5')
     expect(shown()).toMatchObject({ best_bid: '101.50', best_ask: '102.00' })
+  })
+})
+
+describe('an image that is crossed', () => {
+  it('shows the order that came first, by the number that its id is', () => {
+    connect()
+    peer.answer()
+    image([...BIDS, ['101.20', '3', '9']])
+    expect(shown()).toMatchObject({ best_bid: '101.20', best_ask: '102.00' })
+    connect()
+    peer.answer()
+    image([...BIDS, ['101.20', '3', '20']])
+    expect(shown()).toMatchObject({ best_bid: '101.20', best_ask: '102.00' })
+    connect()
+    peer.answer()
+    image([...BIDS, ['101.20', '3', '23']])
+    expect(shown()).toMatchObject({ best_bid: '100.00', best_ask: '101.00' })
+  })
+
+  it('and what is held apart waits for the next moment, though its creation is told again', () => {
+    connect()
+    peer.answer()
+    const { us } = driver
+    peer.tell('created', '31', { price: '100.50', us })
+    peer.tell('created', '32', { price: '100.40', us: us + 1000 })
+    image([...BIDS, ['101.20', '3', '31']], ASKS, us)
+    expect(events().map(row => row.order_id)).toContain('31')
+    connect()
+    peer.answer()
+    image([...BIDS, ['101.20', '3', '31']], ASKS)
+    peer.tell('created', '31', { price: '100.50', us: driver.us })
+    expect(news()).toEqual([])
+    peer.tell('created', '32', { price: '100.40' })
+    expect(news()).toEqual(['open 31 bid 100.50 1.00000000', 'open 32 bid 100.40 1.00000000'])
   })
 })
 
@@ -795,6 +865,15 @@ describe('orders that trade at once', () => {
     peer.tell('deleted', '21', { ...SELL, price: '101.00', size: '0' })
     peer.tell('deleted', '31', { price: '101.00', size: '0' })
     expect(news()).toEqual(['done 21 ask 101.00 1.50000000'])
+  })
+
+  it('is not opened between the events of its match', () => {
+    const us = driver.us
+    peer.tell('created', '31', { price: '101.00', size: '1.50000000', us })
+    peer.tell('deleted', '21', { ...SELL, price: '101.00', size: '0', us })
+    peer.tell('changed', '12', { size: '0.5', us })
+    peer.tell('deleted', '31', { price: '101.00', size: '0', us })
+    expect(news()).toEqual(['done 21 ask 101.00 1.50000000', 'change 12 bid 100.00 0.5'])
   })
 
   it('of which nothing more is told is opened with the next moment, in one batch', () => {
@@ -1261,20 +1340,24 @@ describe('comparing with REST (step 7)', () => {
     expect(paths().length).toBeGreaterThanOrEqual(3)
   })
 
-  it('more than 20 levels down nothing is compared; orders held apart are left out', () => {
+  it('more than 20 levels down nothing is compared; orders held apart and new ones are left out', () => {
     connect()
     peer.answer()
     const many = Array.from({ length: 30 }, (_, n): OrderText => [String(90 - n), '1', String(500 + n)])
     image(many, ASKS)
-    changes(600)
+    changes(596)
     peer.tell('created', '71', { price: '0', side: 'sell' })
     for (let round = 0; round < 3; round++) {
       while (paths().length < round + 2) changes(1)
       image([...many.slice(0, 22), ['99.00', '1', '71']], ASKS)
-      changes(40)
+      for (let n = 0; n < 5; n++) peer.tell('created', String(80 + n), { price: '95.00' })
+      changes(10)
+      for (let n = 0; n < 5; n++) peer.tell('deleted', String(80 + n), { price: '95.00' })
+      changes(20)
       // Orders without a price are forgotten after a minute.
       peer.tell('created', '71', { price: '0', side: 'sell' })
     }
+    expect(driver.requests.logs).toEqual([])
     expect(details('gap')).toEqual([])
   })
 
@@ -1330,6 +1413,10 @@ describe('silence', () => {
       'bts:subscribe live_orders_btcusd'
     ])
     expect(details('synced')).toHaveLength(2)
+    // Another subscription, another chain.
+    peer.restart('btcusd', START_US)
+    peer.tell('created', '92', { price: '99.00' })
+    peer.tell('deleted', '92', { price: '99.00', size: '0' })
     wait(130, () => image(moved))
     expect(details('gap')).toHaveLength(1)
   })
@@ -1354,6 +1441,7 @@ describe('silence', () => {
     wait(61)
     expect(paths()).toHaveLength(2)
     image([['100.40', '1', '31'], ...BIDS])
+    driver.pass('a', 1000)
     peer.tell('created', '31', { price: '100.40', size: '1' })
     wait(20)
     expect(details('gap')).toEqual([])
@@ -1458,6 +1546,28 @@ describe('level l2', () => {
     levels()
     expect(details('synced')).toHaveLength(2)
     expect(details('gap')).toHaveLength(1)
+  })
+
+  it('step 5: what comes late while an image is under way must be in the image', () => {
+    const at = driver.us
+    for (const n of [0, 200, 100]) driver.in('a', peer.diff([[String(90 + n), String(n)]], [], at + n))
+    levels(at + 50)
+    expect(updates()).toEqual([])
+    driver.pass('a', 1000)
+    levels(at + 200)
+    expect(updates()[1]).toMatchObject({ event_type: 'snapshot', bids: [{}, {}] })
+  })
+
+  it('whatever it was lost by, a book is not replaced by an older one', () => {
+    levels()
+    driver.in('a', peer.diff([['101.00', '1']], []))
+    driver.pass('a', 8000)
+    expect(details('gap')).toMatchObject([{ reason: 'crossed' }])
+    levels(driver.us - 10_000_000)
+    expect(details('synced')).toHaveLength(1)
+    driver.pass('a', 2000)
+    levels()
+    expect(details('synced')).toHaveLength(2)
   })
 
   it('numbers in every way they are written; a price of zero is none', () => {

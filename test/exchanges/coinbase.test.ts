@@ -1234,10 +1234,12 @@ describe('level 2', () => {
     expect(asked().slice(1)).toEqual([
       { type: 'unsubscribe', product_ids: [BTC], channels: ['level2_batch', 'heartbeat'] }
     ])
-    // What still comes of the old one changes nothing.
+    // What still comes of the old one changes nothing, nor does a list that still has it.
     l2update([['buy', '1', '1']])
     snapshot()
+    say(list())
     expect(types().at(-1)).toBe('gap')
+    expect(asked()).toHaveLength(2)
     answer(1)
     expect(asked()).toHaveLength(3)
     expect(asked()[2]).toMatchObject({ type: 'subscribe', channels: ['level2_batch', 'heartbeat'] })
@@ -1387,6 +1389,7 @@ describe('trades', () => {
     heartbeat(100, 12)
     expect(driver.fetches('a')).toHaveLength(2)
     expect(trades().map(({ trade_id }) => trade_id)).toEqual(['10', '11', '12'])
+    expect(requests('unsubscribe', 'matches')).toEqual([])
   })
 
   it('while REST is away, heartbeats do not ask for more and more', () => {
@@ -1449,6 +1452,8 @@ describe('trades', () => {
 
   it('are not wanted with --no-trades', () => {
     goLive(LEVEL3, [BTC], {}, ['book'])
+    // An earlier run has written some.
+    driver.engine.subjects.get(BTC)!.knowTrades(0, ['5'])
     trade(10)
     trade(20)
     heartbeat(100, 30)
@@ -1688,6 +1693,7 @@ describe('errors', () => {
       answer()
     }
     // Only the connection is kept: nothing is tried again.
+    expect(asked().at(-1)).toEqual({ type: 'subscribe', product_ids: [BTC, ETH], channels: ['heartbeat'] })
     expect(requests('subscribe', 'level3')).toHaveLength(1)
     expect(driver.requests.hangups).toEqual([])
   })
@@ -1728,6 +1734,22 @@ describe('errors', () => {
     image(500)
     expect(details('synced')).toHaveLength(2)
     expect(driver.requests.settledNames).toEqual(['a'])
+  })
+
+  it('asking one by one has its own time', () => {
+    connect(LEVEL3, [BTC, ETH])
+    driver.pass('a', 9000)
+    heartbeat(100)
+    driver.pass('a', 5000)
+    refuse('FOO-USD is not a valid product')
+    heartbeat(100)
+    driver.pass('a', 5000)
+    expect(driver.requests.hangups).toEqual([])
+    heartbeat(100)
+    driver.pass('a', 9000)
+    heartbeat(100)
+    driver.pass('a', 2000)
+    expect(driver.requests.hangups).toHaveLength(1)
   })
 
   it('an error that comes twice for one message does not hit another product', () => {

@@ -118,6 +118,11 @@ function gapsOf(sink: MemorySink): number {
   return statuses
 }
 
+/** The snapshots. */
+function booksOf(sink: MemorySink): string[] {
+  return sink.lines.filter(({ feed }) => /^l[23]_(?:spot|perps)$/.test(feed)).map(({ text }) => text)
+}
+
 /** Up to so many of a list, spread over it. */
 function spread<T>(list: readonly T[], count: number): T[] {
   if (list.length <= count) return [...list]
@@ -169,10 +174,13 @@ describe.each(VARIANTS)('$name', { timeout: LONG_MS }, variant => {
       const sink = without(at)
       if (proof.sequence !== 'none') expect(gapsOf(sink), `without line ${at}`).toBe(broken)
       if (noticed(sink)) found++
+      // What a checksum does not show, the next frame has made good.
+      else if (proof.checksum)
+        expect(booksOf(sink).slice(-variant.instIds.length)).toEqual(booksOf(clean).slice(-variant.instIds.length))
     }
     report.push(`${variant.name} tried ${sample.length}, found ${found}`)
     if (proof.sequence === 'none' && !proof.checksum) expect(found).toBe(0)
-    else if (proof.sequence === 'none') expect(found / sample.length).toBeGreaterThan(0.5)
+    else if (proof.sequence === 'none') expect(found / sample.length).toBeGreaterThan(0.2)
   })
 
   it('finds two frames in the wrong order where the exchange can prove it', () => {
@@ -187,12 +195,10 @@ describe.each(VARIANTS)('$name', { timeout: LONG_MS }, variant => {
   })
 
   it('takes a doubled frame for one', () => {
-    const shots = (sink: MemorySink) => sink.lines.filter(({ feed }) => /^l[23]_(?:spot|perps)$/.test(feed))
-    const books = (sink: MemorySink) => shots(sink).map(({ text }) => text)
     for (const [at] of spread(updates, SAMPLES)) {
       const sink = playTape(exchange, [...tape.lines.slice(0, at), tape.lines[at]!, ...tape.lines.slice(at)])
       expect(gapsOf(sink), `line ${at} doubled`).toBe(0)
-      expect(books(sink)).toEqual(books(clean))
+      expect(booksOf(sink)).toEqual(booksOf(clean))
       if (proof.sequence !== 'none') expect(sink.text()).toBe(clean.text())
     }
   })

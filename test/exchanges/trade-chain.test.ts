@@ -104,3 +104,25 @@ it('too many holes are told', () => {
   expect(chain.state.holes).toHaveLength(16)
   expect(gaps()).toHaveLength(13)
 })
+
+it('a hole outlives its connection: the next one goes on with it, from where it stands', () => {
+  live(1, 10)
+  answer(2, 3)
+  const next: { from: number; to: number; id: string }[] = []
+  const other = new TradeChain(host, (_, from, to, id) => void next.push({ from, to, id }))
+  other.tick()
+  other.tick()
+  expect(next).toMatchObject([{ from: 4, to: 9 }])
+  other.fill(
+    other.hole(next[0]!.id)!,
+    [4, 5, 6, 7, 8, 9].map(id => trade(id))
+  )
+  expect(written()).toEqual([1, 10, 2, 3, 4, 5, 6, 7, 8, 9])
+  expect(host.tradeHoles).toEqual([])
+  const before = asked.length
+  host.pass(40)
+  chain.tick()
+  expect(chain.state.holes).toEqual([])
+  expect(asked).toHaveLength(before)
+  expect(gaps()).toEqual([])
+})

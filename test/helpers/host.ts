@@ -12,6 +12,7 @@ export class StubHost implements Host {
   readonly trades: Trade[] = []
   readonly logs: string[] = []
   lastTradeId: number | null = null
+  readonly tradeHoles: [number, number][] = []
 
   constructor() {
     const instrument = { exchange: 'x', instId: 'A-B', market: 'spot', level: 'l2', channel: 'book' } as const
@@ -24,6 +25,7 @@ export class StubHost implements Host {
       }
     }
     Object.defineProperty(keeper, 'lastTradeId', { get: () => this.lastTradeId })
+    Object.defineProperty(keeper, 'tradeHoles', { value: this.tradeHoles })
     this.keepers = [keeper as Keeper]
   }
 

@@ -18,7 +18,7 @@ export interface TapeOptions {
   readonly selection: Selection
   readonly config?: Partial<EngineConfig>
   readonly instIds: readonly string[]
-  /** The tape ends when each instrument has so many updates of its book after its image, or after `msMax`. */
+  /** The tape ends when each instrument has a trade and so many updates of its book after its image, or after `msMax`. */
   readonly updates: number
   readonly msMax: number
 }
@@ -33,7 +33,10 @@ export async function recordTape(exchange: Exchange, options: TapeOptions): Prom
   try {
     rig.start(instIds)
     const endMs = performance.now() + options.msMax
-    const enough = () => instIds.every(instId => updatesOf(rig.sink, instId) >= options.updates)
+    const enough = () =>
+      instIds.every(
+        instId => updatesOf(rig.sink, instId) >= options.updates && rig.sink.records('trades', instId).length > 0
+      )
     while (performance.now() < endMs && !enough()) await new Promise(resolve => setTimeout(resolve, 50))
     await rig.stop()
   } finally {
