@@ -79,8 +79,7 @@ function applyEvent(keeper: Keeper, held: HeldState, event: OrderEvent, us: numb
     return
   }
   const size = detached(event.size)
-  const stays = known !== undefined && known.isAsk === isAsk && known.level.key === (isAsk ? -event.key : event.key)
-  if (stays || !cannotRest(keeper, isAsk, event.key)) {
+  if (!cannotRest(keeper, isAsk, event.key)) {
     keeper.putOrder(detached(id), isAsk, detached(price), size, null, time, metadataOf(eventId))
     return
   }

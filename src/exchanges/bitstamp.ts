@@ -20,12 +20,13 @@
  *     This also tells a quiet market from a subscription that was acknowledged and stays mute.
  */
 import { isDecimal } from '../core/decimal.ts'
-import type { FeedKind, Instrument } from '../core/instrument.ts'
+import type { Instrument } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
 import { isoOfMicros } from '../core/time.ts'
 import { type AuditState, Audits, type Disagreement, levelName, showLevels, showOrders } from './bitstamp-audit.ts'
 import { isPerpetual, readBitstampCatalogue, spellBitstamp } from './bitstamp-catalogue.ts'
 import { applyOrder, type HeldState, overdue, putImage, settleHeld } from './bitstamp-orders.ts'
+import { type Asked, RequestQueue } from './bitstamp-queue.ts'
 import {
   AMOUNT,
   AMOUNT_STR,
@@ -112,18 +113,10 @@ interface BookState {
   held: HeldState
 }
 
-/** A message that waits for its turn, or for its answer. */
-interface Asked {
-  /** Place of the subscription in the list. */
-  readonly at: number
-  readonly op: 'subscribe' | 'unsubscribe'
-}
-
 interface SessionState {
   openedUs: number
   leaving: boolean
   pulse: PulseState
-  /** The first one was sent. */
   queue: Asked[]
   books: BookState[]
   audits: AuditState[]
@@ -148,13 +141,10 @@ function emptyBook(): BookState {
   }
 }
 
-function channelOf({ instId, level }: Instrument, kind: FeedKind): string {
-  return `${kind === 'trades' ? 'live_trades' : level === 'l3' ? 'live_orders' : 'diff_order_book'}_${instId}`
-}
-
 class BitstampSession implements Session {
   private readonly host: Host
   private readonly subscriptions: Subscriptions
+  private readonly queue: RequestQueue
   private readonly images: Images
   private readonly audits: Audits
   private readonly pulse: Pulse
@@ -181,17 +171,18 @@ class BitstampSession implements Session {
     this.subscriptions = new Subscriptions(
       host,
       LIMITS,
-      batch => this.ask(batch),
+      batch => this.queue.subscribe(batch),
       s => this.leave(s)
     )
     this.subscriptions.imagesApart = true
+    this.queue = new RequestQueue(host, this.subscriptions, s => this.channelOf(s))
     this.images = new Images(host, (index, id) => this.fetchBook(index, id))
     this.audits = new Audits(host, (index, id) => this.fetchBook(index, id))
     this.state_ = {
       openedUs: 0,
       leaving: false,
       pulse: this.pulse.state,
-      queue: [],
+      queue: this.queue.state,
       books: host.keepers.map(emptyBook),
       audits: this.audits.list,
       auditRequests: 0,
@@ -203,10 +194,12 @@ class BitstampSession implements Session {
 
   private indexChannels(): void {
     this.byChannel.clear()
-    for (const subscription of this.subscriptions.list) {
-      const { instrument } = this.host.keepers[subscription.index]!
-      this.byChannel.set(channelOf(instrument, subscription.kind), subscription)
-    }
+    for (const subscription of this.subscriptions.list) this.byChannel.set(this.channelOf(subscription), subscription)
+  }
+
+  private channelOf({ index, kind }: Subscription): string {
+    const { instId, channel } = this.host.keepers[index]!.instrument
+    return `${kind === 'trades' ? 'live_trades' : channel}_${instId}`
   }
 
   onOpen(): void {
@@ -215,40 +208,9 @@ class BitstampSession implements Session {
     this.subscriptions.start()
   }
 
-  /** Step 1. Books first: trades need nothing after their acknowledgement. */
-  private ask(batch: readonly Subscription[]): void {
-    for (const kind of ['book', 'trades']) {
-      for (const subscription of batch) if (subscription.kind === kind) this.enqueue(subscription, 'subscribe')
-    }
-  }
-
   private leave(subscription: Subscription): void {
     if (subscription.kind === 'book') this.forgetBook(subscription.index)
-    this.enqueue(subscription, 'unsubscribe')
-  }
-
-  /** Errors name no channel: whatever is asked waits until what was asked before is answered. */
-  private enqueue(subscription: Subscription, op: Asked['op']): void {
-    this.state_.queue.push({ at: this.subscriptions.list.indexOf(subscription), op })
-    if (this.state_.queue.length === 1) this.transmit()
-  }
-
-  private transmit(): void {
-    const first = this.state_.queue[0]
-    if (first === undefined) return
-    const subscription = this.subscriptions.list[first.at]!
-    subscription.sinceUs = this.host.us
-    const channel = channelOf(this.host.keepers[subscription.index]!.instrument, subscription.kind)
-    this.host.send(JSON.stringify({ event: `bts:${first.op}`, data: { channel } }))
-  }
-
-  /** An answer has come: whatever waits for it is done with. */
-  private dequeue(subscription: Subscription): void {
-    const { queue } = this.state_
-    const at = this.subscriptions.list.indexOf(subscription)
-    const wasFirst = queue[0]?.at === at
-    this.state_.queue = queue.filter(asked => asked.at !== at)
-    if (wasFirst) this.transmit()
+    this.queue.unsubscribe(subscription)
   }
 
   /** Step 2. */
@@ -270,7 +232,7 @@ class BitstampSession implements Session {
     this.pulse.heard()
     if (this.isUsual) {
       const book = this.byChannel.get(this.event.channel)
-      if (book?.kind === 'book' && this.receives(book)) this.onOrder(book, true)
+      if (book?.kind === 'book' && this.isL3(book.index) && this.receives(book)) this.onOrder(book, true)
       return
     }
     if (!this.isRead) return this.onUnread()
@@ -429,7 +391,7 @@ class BitstampSession implements Session {
 
   private onAcknowledged(subscription: Subscription | undefined): void {
     if (subscription?.stage !== 'asked') return
-    this.dequeue(subscription)
+    this.queue.settle(subscription)
     this.subscriptions.acked(subscription, null)
     if (subscription.kind !== 'book') return
     // The image does not come by itself, and data may not come for long: the subscription works.
@@ -439,7 +401,7 @@ class BitstampSession implements Session {
 
   private onLeft(subscription: Subscription | undefined): void {
     if (subscription === undefined) return
-    this.dequeue(subscription)
+    this.queue.settle(subscription)
     const { stage, kind, index } = subscription
     if (kind === 'book' && (stage === 'live' || stage === 'acked')) this.forgetBook(index)
     this.subscriptions.left(subscription)
@@ -449,13 +411,13 @@ class BitstampSession implements Session {
   private onError(named: Subscription | undefined): void {
     const { values } = this.reader
     const detail = { code: values[CODE] ?? null, msg: (values[MESSAGE] ?? '').slice(0, 300) }
-    const subscription = named ?? this.subscriptions.list[this.state_.queue[0]?.at ?? -1]
+    const subscription = named ?? this.queue.first()
     if (subscription?.stage === 'leaving') {
-      this.dequeue(subscription)
+      this.queue.settle(subscription)
       this.subscriptions.left(subscription)
     } else if (subscription?.stage === 'asked') {
       this.refuse(subscription, REFUSALS.includes(detail.msg) || detail.code === UNAUTHORIZED, detail)
-      this.dequeue(subscription)
+      this.queue.settle(subscription)
     } else this.host.log('warn', 'Error from the exchange', detail)
   }
 
@@ -466,9 +428,8 @@ class BitstampSession implements Session {
     this.forgetBook(index)
     // What has no book has no trades either: unless they were asked for already, they need not be.
     const trades = this.subscriptions.find(index, 'trades')
-    const waits = this.state_.queue.slice(1).some(({ at }) => this.subscriptions.list[at] === trades)
-    if (!final || trades === undefined || !waits) return
-    this.dequeue(trades)
+    if (!final || trades === undefined || !this.queue.holds(trades)) return
+    this.queue.settle(trades)
     this.subscriptions.refuse(trades, true, detail)
   }
 
@@ -581,8 +542,7 @@ class BitstampSession implements Session {
   onTick(): void {
     if (!this.pulse.tick()) return
     if (this.host.us - this.state_.openedUs > AGE_US_MAX) this.onReconnect('age')
-    // What waits for its turn waits for no answer yet.
-    for (const { at } of this.state_.queue.slice(1)) this.subscriptions.list[at]!.sinceUs = this.host.us
+    this.queue.tick()
     this.subscriptions.tick(() => Number.POSITIVE_INFINITY)
     this.images.tick()
     for (const subscription of this.subscriptions.list) {
@@ -643,14 +603,22 @@ class BitstampSession implements Session {
 
   state(): unknown {
     const { list, requests } = this.audits
-    const { subscriptions, images } = this
-    return { ...this.state_, list: subscriptions.list, images: images.state, audits: list, auditRequests: requests }
+    const { subscriptions, queue, images } = this
+    return {
+      ...this.state_,
+      list: subscriptions.list,
+      queue: queue.state,
+      images: images.state,
+      audits: list,
+      auditRequests: requests
+    }
   }
 
   restore(state: unknown): void {
     this.state_ = structuredClone(state) as SessionState
     this.pulse.state = this.state_.pulse
     this.subscriptions.list = this.state_.list
+    this.queue.state = this.state_.queue
     this.images.state = this.state_.images
     this.audits.list = this.state_.audits
     this.audits.requests = this.state_.auditRequests

@@ -481,6 +481,25 @@ describe('the image (steps 2 to 4)', () => {
     expect(details('gap')).toHaveLength(1)
   })
 
+  it('ids of another form tell no time', () => {
+    const at = Math.floor(driver.us / 1000) * 1000 + 10_000
+    image(BIDS, ASKS, at)
+    const text = peer.event('created', '32', { us: at + 3000, price: '100.60' })
+    driver.in('a', text.replace(/"pre_event_id":"[^"]*"/, '"pre_event_id":"some-other-id"'))
+    expect(news()).toHaveLength(1)
+    expect(details('gap')).toEqual([])
+    connect()
+    peer.answer()
+    image(BIDS, ASKS, at)
+    peer.event('created', '31', { us: at + 2000 })
+    driver.in(
+      'a',
+      peer.event('created', '32', { us: at + 3000 }).replace(/"event_id":"[^"]*"/, '"event_id":"some-other-id"')
+    )
+    expect(details('gap')).toEqual([])
+    expect(news()).toHaveLength(1)
+  })
+
   it('whatever it was lost by, a book is not replaced by an older one', () => {
     image()
     peer.tell('created', '31', { price: '101.00' })
@@ -1249,6 +1268,9 @@ function wait(seconds: number, answer?: () => void): void {
   }
 }
 
+/** How the comparison of the first book stands. */
+const audit = () => (driver.engine.connectionState('a').session as { audits: { stage: string }[] }).audits[0]!
+
 describe('comparing with REST (step 7)', () => {
   const changes = (seconds: number) => {
     // An active market: an order comes and goes, far from the best price.
@@ -1260,9 +1282,12 @@ describe('comparing with REST (step 7)', () => {
   }
 
   it('every ten minutes; a book that agrees is left alone', () => {
-    changes(590)
+    changes(595)
+    expect(audit().stage).toBe('idle')
+    while (audit().stage === 'idle') changes(1)
+    changes(1)
     expect(paths()).toHaveLength(1)
-    changes(20)
+    changes(2)
     expect(paths()).toHaveLength(2)
     image()
     changes(610)
@@ -1319,10 +1344,7 @@ describe('comparing with REST (step 7)', () => {
     // The first of these begins it; its request goes out two seconds later.
     for (let round = 0; round < 2; round++) {
       const asks = paths().length
-      while (
-        (driver.engine.connectionState('a').session as { audits: { stage: string }[] }).audits[0]!.stage === 'idle'
-      )
-        changes(1)
+      while (audit().stage === 'idle') changes(1)
       peer.tell('changed', '11', { size: '0.1' })
       while (paths().length === asks) changes(1)
       peer.tell('created', '61', { price: '100.70' })
@@ -1347,16 +1369,11 @@ describe('comparing with REST (step 7)', () => {
     image(many, ASKS)
     changes(596)
     peer.tell('created', '71', { price: '0', side: 'sell' })
-    for (let round = 0; round < 3; round++) {
-      while (paths().length < round + 2) changes(1)
-      image([...many.slice(0, 22), ['99.00', '1', '71']], ASKS)
-      for (let n = 0; n < 5; n++) peer.tell('created', String(80 + n), { price: '95.00' })
-      changes(10)
-      for (let n = 0; n < 5; n++) peer.tell('deleted', String(80 + n), { price: '95.00' })
-      changes(20)
-      // Orders without a price are forgotten after a minute.
-      peer.tell('created', '71', { price: '0', side: 'sell' })
-    }
+    while (paths().length < 2) changes(1)
+    image([...many.slice(0, 22), ['99.00', '1', '71']], ASKS)
+    for (let n = 0; n < 5; n++) peer.tell('created', String(80 + n), { price: '95.00' })
+    changes(10)
+    expect(audit().stage).toBe('idle')
     expect(driver.requests.logs).toEqual([])
     expect(details('gap')).toEqual([])
   })
@@ -1374,6 +1391,17 @@ describe('comparing with REST (step 7)', () => {
     }
     expect(details('gap')).toEqual([])
     expect(driver.requests.logs).toEqual([])
+  })
+
+  it('a book of which too much changes meanwhile is not compared', () => {
+    changes(600)
+    while (audit().stage === 'idle') changes(1)
+    driver.stepUs = 1
+    for (let n = 0; n < 20_001; n++) peer.tell(n % 2 ? 'deleted' : 'created', '99', { price: '50.00' })
+    expect(audit().stage).toBe('idle')
+    driver.stepUs = 1000
+    changes(500)
+    expect(paths()).toHaveLength(1)
   })
 
   it('no answer says nothing either, and is asked for again', () => {
@@ -1403,6 +1431,8 @@ describe('silence', () => {
   })
 
   it('a subscription that was acknowledged and stays mute is subscribed again', () => {
+    peer.tell('created', '90', { price: '98.00' })
+    peer.tell('deleted', '90', { price: '98.00', size: '0' })
     const moved: OrderText[] = [['99.90', '1', '91'], ...BIDS.slice(0, 1)]
     wait(70, () => image(moved))
     expect(details('stalled')).toMatchObject([{ channel: 'book' }])
@@ -1596,6 +1626,8 @@ describe('level l2', () => {
         ['101.00', '0', '0', null]
       ]
     })
+    driver.in('a', peer.diff([], [['0.00', '1']]))
+    expect(updates().at(-1)).toMatchObject({ event_type: 'update', bids: [], asks: [] })
     expect(shown()).toMatchObject({ best_bid: '100.00', best_ask: null, asks_top400: [] })
   })
 
@@ -1622,6 +1654,15 @@ describe('level l2', () => {
     expect(details('gap')).toMatchObject([{ reason: 'build_fail' }])
     driver.pass('a', 1000)
     expect(driver.fetches('a')).toHaveLength(2)
+  })
+
+  it('orders in the channel of levels, and levels in that of trades, are nobody’s', () => {
+    levels()
+    driver.in('a', peer.event('created', '31').replace('live_orders', 'diff_order_book'))
+    driver.in('a', peer.event('created', '31').replace('live_orders', 'live_trades'))
+    driver.in('a', peer.diff([['98', '1']], []).replace('diff_order_book', 'live_trades'))
+    expect(types()).toEqual(['clear', 'snapshot'])
+    expect(driver.requests.logs).toEqual([])
   })
 
   it('white space and more cells: the same update', () => {
@@ -1657,10 +1698,10 @@ describe('level l2', () => {
       ['99.50', '5']
     ]
     changes(610)
-    levels(driver.us, truth)
+    levels(driver.us, [...truth, ['99.6', '0.00']])
     changes(40)
     expect(details('gap')).toEqual([])
-    levels(driver.us, truth)
+    levels(driver.us, [['99.6', '0.00'], ...truth])
     changes(10)
     expect(details('gap')).toMatchObject([
       { reason: 'image_mismatch', expected: 'bid 100.00 9', received: 'bid 100.00 3.00000000' }
@@ -1676,7 +1717,8 @@ describe('level l2', () => {
 
   it('step 7: a quiet book is left alone, a mute one subscribed again', () => {
     levels()
-    wait(130, () => levels())
+    wait(130, () => levels(driver.us, [...LOW, ['99.60', '0.00']]))
+    expect(driver.requests.logs).toEqual([])
     expect(details('gap')).toEqual([])
     wait(70, () => levels(driver.us, LOW.slice(1)))
     expect(details('gap')).toMatchObject([{ reason: 'silence' }])

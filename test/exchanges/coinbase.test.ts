@@ -1748,8 +1748,8 @@ describe('errors', () => {
     heartbeat(100)
     driver.pass('a', 9000)
     heartbeat(100)
-    driver.pass('a', 2000)
-    expect(driver.requests.hangups).toHaveLength(1)
+    driver.pass('a', 1000)
+    expect(driver.requests.hangups).not.toEqual([])
   })
 
   it('an error that comes twice for one message does not hit another product', () => {
