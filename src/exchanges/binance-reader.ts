@@ -164,7 +164,8 @@ export class DepthReader {
     if (!this.skip(HEAD)) return false
     for (;;) {
       const key = this.member()
-      if (key === 0 || (this.seen & key && key !== OTHER)) return false
+      if (key === 0) return false
+      // Of a key that comes twice the last one counts, as everywhere.
       this.seen |= key
       if (text.charCodeAt(this.at) !== COMMA) break
       this.at++

@@ -319,6 +319,20 @@ describe('refusals', () => {
     ).toBe(64)
   })
 
+  it('other answers in between ask for no other part', () => {
+    connect(
+      'spot',
+      Array.from({ length: 150 }, (_, n) => `C${n}USDT`)
+    )
+    const [first, second] = requests()
+    say({ code: 2, msg: 'x', id: first!.id })
+    expect(requests()).toHaveLength(3)
+    say({ code: 2, msg: 'x', id: second!.id })
+    expect(requests()).toHaveLength(3)
+    say({ result: null, id: requests()[2]!.id })
+    expect(requests()).toHaveLength(4)
+  })
+
   it.each([
     [{ code: -1, msg: 'Internal error' }, false],
     [{ error: { code: 2, msg: 'Invalid request' } }, true],
@@ -902,6 +916,10 @@ describe('frames of another form', () => {
 
   it.each([
     ['no bids', (text: string) => text.replace('"b"', '"bb"')],
+    ['no asks at all', (text: string) => text.replace(/,"a":.*\]\]/, '')],
+    ['a size of too many digits', (text: string) => text.replace('"0.5"', '"12345678901234"')],
+    ['a size too fine', (text: string) => text.replace('"0.5"', '"0.1234567890123456789"')],
+    ['a size without end', (text: string) => text.replace('"0.5"', '"5."')],
     ['no numbers', (text: string) => text.replace(/"U":\d+,/, '')],
     ['numbers as text', (text: string) => text.replace(/"u":(\d+)/, '"u":"$1"')],
     ['a fractional number', (text: string) => text.replace(/"u":(\d+)/, '"u":$1.5')],
@@ -916,8 +934,18 @@ describe('frames of another form', () => {
     ['a level without a size', (text: string) => text.replace(',"0.5"', '')],
     ['the bids are null', (text: string) => text.replace(/"b":\[\[.*?\]\]/, '"b":null')]
   ])('%s: kept, a gap, and nothing of it applied', (_, change) => {
-    const text = change(base())
-    expect(text).not.toBe(base())
+    // Both readers must find it: the one of the usual form, which the price with an exponent keeps off, and the other.
+    for (const price of ['97.5', '975e-1']) {
+      goLive()
+      refuseMalformed(change, base().replace('97.5', price).replace('1e-7', '0.2'))
+      goLive()
+      refuseMalformed(text => wrapped(stream, change(text)), base().replace('97.5', price).replace('1e-7', '0.2'))
+    }
+  })
+
+  function refuseMalformed(change: (text: string) => string, good: string): void {
+    const text = change(good)
+    expect(text).not.toBe(good)
     driver.in('a', text)
     expect(details('gap')).toMatchObject([{ reason: 'build_fail' }])
     expect(types()).toEqual(['clear', 'snapshot', 'gap'])
@@ -926,6 +954,13 @@ describe('frames of another form', () => {
     wait(1)
     image(104)
     expect(types().at(-1)).toBe('snapshot')
+  }
+
+  it('another symbol of ours in the stream of one', () => {
+    goLive('spot', ['BTCUSDT', 'ETHUSDT'])
+    driver.in('a', wrapped(stream, depth(101, 101, bid('97'), [], { symbol: 'ETHUSDT' })))
+    expect(driver.sink.statuses('gap').map(row => row.instId)).toEqual(['BTCUSDT'])
+    expect(types('ETHUSDT')).toEqual(['clear', 'snapshot'])
   })
 
   it.each([
@@ -963,8 +998,17 @@ describe('frames of another form', () => {
     expect(details('gap')).toEqual([])
     expect(logged()).toEqual([])
     event(101, 101)
-    expect(types()).toEqual(['clear', 'snapshot', 'update'])
+    expect(sequences().slice(1)).toEqual([
+      ['snapshot', 100, null],
+      ['update', 101, 100]
+    ])
     expect(trades()).toEqual([])
+  })
+
+  it.each(['x', '}', ' {}', '\n{'])('an event with %j behind it is none', end => {
+    expect(driver.in('a', depth(101, 101) + end)).toBe('text')
+    expect(logged()).toEqual(['Unreadable frame kept'])
+    expect(types()).toEqual(['clear', 'snapshot'])
   })
 
   it.each(['not JSON', '{"e":"depthUpdate"', '[]', 'null', '7', '['.repeat(200)])('%s is kept, and told', text => {
@@ -1038,6 +1082,14 @@ describe('trades, spot', () => {
     })
     expect(tradeGaps()).toEqual([])
     expect(histories()).toHaveLength(1)
+  })
+
+  it('a history the other way round', () => {
+    say(trade(10))
+    say(trade(14))
+    driver.fetched('a', 200, history(13, 12, 11))
+    expect(trades()).toEqual(['10', '14', '11', '12', '13'])
+    expect(tradeGaps()).toEqual([])
   })
 
   it('also what passed between two connections', () => {
@@ -1212,6 +1264,21 @@ describe('quiet', () => {
     const before = requests().length
     say({ result: ['btcusdt@trade'], id })
     expect(requests()).toHaveLength(before)
+  })
+
+  it('an image under way is of no use to a book that is not subscribed', () => {
+    for (let n = 0; n < 4; n++) {
+      event(200, 201)
+      driver.pass('a', 31_000)
+      say({ result: ['btcusdt@trade'], id: sentBy('LIST_SUBSCRIPTIONS').at(-1)!.id })
+      if (n < 3) say({ result: null, id: sentBy('SUBSCRIBE').at(-1)!.id })
+    }
+    // The fourth time it waits before it is asked for again.
+    expect(sentBy('SUBSCRIBE')).toHaveLength(4)
+    image(201)
+    expect(types().at(-1)).toBe('gap')
+    driver.pass('a', 3000)
+    expect(sentBy('SUBSCRIBE')).toHaveLength(5)
   })
 
   it.each([null, {}, 'x'])('an answer %j to the question changes nothing', result => {
