@@ -156,6 +156,7 @@ export class Connection implements Host, Home {
     for (let index = 0; this.feeds.includes('book') && index < this.keepers.length; index++) {
       if (!this.keepers[index]!.live && !this.session.refused(index)) return
     }
+    if (this.feeds.includes('trades') && !this.session.tradesReady()) return
     this.isSettled = true
     this.requests.settled(this.name)
     if (this.replaces !== null) this.requests.leave(this.replaces)
@@ -164,6 +165,18 @@ export class Connection implements Host, Home {
   /** All books of the connection lose continuity. */
   loseAll(reason: string, expected: number | null, received: number | null, recover: boolean): void {
     for (const keeper of this.keepers) keeper.lose(reason, expected, received, recover)
+  }
+
+  /** Frames of the connection never reached the session. Where numbers do not show that by themselves, it is told here. */
+  lostFrames(reason: string, count: number): void {
+    this.guard(() => this.session.onLost?.())
+    for (const keeper of this.keepers) {
+      const { level } = keeper.instrument
+      const proof = this.exchange.proof[level]
+      if (proof?.sequence === 'none' && !proof.checksum) keeper.lose(reason, null, count)
+      if (reason === 'overload' && this.feeds.includes('trades'))
+        keeper.status('gap', { channel: 'trades', cause: reason, expected: null, received: count })
+    }
   }
 
   resync(index: number, reason: string): void {
@@ -197,6 +210,11 @@ export class Connection implements Host, Home {
 
   fetch(request: FetchRequest): void {
     this.requests.fetch(this.name, request)
+  }
+
+  unreadable(text: string): void {
+    this.log('warn', 'Unreadable frame kept', { start: text.slice(0, 80) })
+    if (/^\s*[[{]/.test(text)) this.lostFrames('unreadable', 1)
   }
 
   metadata(info: InstrumentInfo): void {

@@ -6,7 +6,7 @@ import type { BookKeeper } from './keeper.ts'
 import { type EngineConfig, type Sink, Subject, type SubjectState } from './subject.ts'
 
 /** Version of what `open` and `state` lines hold. */
-export const STATE_VERSION = 2
+export const STATE_VERSION = 3
 
 /** Why a connection ended. `stopped` and `replaced` lose nothing. */
 export type CloseCause = 'stopped' | 'replaced' | 'lost'
@@ -115,6 +115,7 @@ export class Engine {
     const connection = this.connection(name)
     connection.at(us, frame)
     connection.log('error', 'Unreadable frame kept', { why })
+    connection.lostFrames('unreadable', 1)
   }
 
   /** `tick`: time has passed; snapshots are due. */
@@ -129,6 +130,7 @@ export class Engine {
     const connection = this.connection(name)
     connection.at(us, frame)
     connection.loseAll('overload', null, count, true)
+    connection.lostFrames('overload', count)
   }
 
   /** `close`: the connection has ended. */
@@ -138,10 +140,7 @@ export class Engine {
     this.connections.delete(name)
     for (const keeper of connection.keepers) {
       if (cause === 'lost') keeper.status('disconnected', { code, reason })
-      if (cause === 'stopped') {
-        keeper.tellTradeHoles()
-        continue
-      }
+      if (cause === 'stopped') continue
       const { subject } = keeper
       const other = subject.primary === keeper ? this.liveKeeper(subject) : undefined
       if (other) other.promote(us)

@@ -401,14 +401,6 @@ export class BookKeeper implements Keeper, HeldBook {
     this.subject.trade(this.connection.us, trade, this.connection.source)
   }
 
-  /** The capture ends: nobody looks for the missing trades any more. */
-  tellTradeHoles(): void {
-    for (const [from, to] of this.subject.tradeHoles) {
-      this.status('gap', { channel: 'trades', cause: 'trades', expected: from, received: to + 1, why: 'stopped' })
-    }
-    this.subject.tradeHoles = []
-  }
-
   status(event: string, detail: Record<string, unknown>): void {
     const proof = event === 'subscribed' ? { proof: this.connection.exchange.proof[this.instrument.level] } : {}
     this.subject.status(this.connection.us, event, { conn: this.connection.name, ...detail, ...proof })

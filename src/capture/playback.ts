@@ -150,6 +150,8 @@ export class Playback {
     const detail = asObject(parts[line.dir]) as unknown as OpenDetail | StateDetail | undefined
     if (detail?.v !== STATE_VERSION) {
       this.unused++
+      // The name now means a connection that cannot be played, no longer one of an earlier run.
+      this.byConnection.delete(conn)
       return
     }
     const run = String(parts.run)

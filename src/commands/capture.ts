@@ -11,7 +11,7 @@ import { hourOf, isoMs } from '../core/time.ts'
 import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
 import { instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
-import { storeMetadata } from '../vault/metadata.ts'
+import { storedMarket, storeMetadata } from '../vault/metadata.ts'
 import { lastReceiveUs, readTradeIds, repairStream } from '../vault/resume.ts'
 import { VaultWriter } from '../vault/writer.ts'
 import { Clock } from '../wire/clock.ts'
@@ -40,6 +40,8 @@ export interface Line {
 const FLUSH_MS = 40
 const PENDING_BYTES_MAX = 64 * 1024 * 1024
 const SECOND_MS = 1000
+/** Shorter secrets cannot be told from ordinary words in what an exchange echoes. */
+const SECRET_CHARS_MIN = 8
 
 /** Everything a running capture holds: locks, writer, clock, and for each exchange an engine, a journal, a runner. */
 export class Capture {
@@ -53,6 +55,8 @@ export class Capture {
   private clock = new Clock()
   private readonly flood = new Flood()
   private readonly repaired = new Map<string, number>()
+  /** Which line (its place in `lines`) had a connection name first. */
+  private readonly owners = new Map<string, number>()
 
   constructor(config: RunConfig, logger: Logger) {
     this.config = config
@@ -144,11 +148,12 @@ export class Capture {
     const { exchange } = run
     const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
     const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs }
+    const owner = this.lines.length
     const runner = new Runner({
       exchange,
       fetcher,
       clock: this.clock,
-      takeName: () => this.takeName(exchange.id),
+      takeName: () => this.takeName(exchange.id, owner),
       releaseName: name => this.releaseName(exchange.id, name),
       storeMetadata: info => this.storeMetadata(info),
       log: (level, message, facts) => this.log(level, message, facts)
@@ -160,7 +165,8 @@ export class Capture {
         config,
         now: () => this.clock.now(),
         frames: name => this.framesOf(exchange.id, name),
-        isFull: () => this.writer.isFull
+        secrets: Object.values(run.credentials ?? {}).filter(text => text.length >= SECRET_CHARS_MIN),
+        isFull: () => this.isFull()
       },
       runner
     )
@@ -195,15 +201,24 @@ export class Capture {
     }
   }
 
+  /** Whether what came in does not fit into memory any more, though the disk was asked. */
+  private isFull(): boolean {
+    if (!this.writer.isFull) return false
+    this.writer.flush()
+    return this.writer.isFull
+  }
+
   private framesOf(exchange: string, name: string): FrameStream | null {
     return this.config.frames ? this.writer.stream(exchange, 'frames', name) : null
   }
 
   /** The lowest free connection name of the exchange: no two running connections have one, in whatever process. */
-  private takeName(exchange: string): string {
+  private takeName(exchange: string, owner: number): string {
     for (let number = 1; ; number++) {
       const name = `${exchange}-${number}`
-      if (this.locks.has(`${exchange}/${name}`)) continue
+      // Lines are counted by name within a process: a name stays with the line that had it first.
+      const taken = this.locks.has(`${exchange}/${name}`) || (this.owners.get(name) ?? owner) !== owner
+      if (taken) continue
       try {
         this.take(exchange, name, `the connection name ${name}`)
       } catch (error) {
@@ -211,6 +226,12 @@ export class Capture {
         throw error
       }
       this.mendFrames(exchange, name)
+      if (lastReceiveUs(this.config.vault, exchange, 'frames', name) > this.clock.now()) {
+        // Another process wrote it under a clock that was ahead of ours: times in a file never go back.
+        this.releaseName(exchange, name)
+        continue
+      }
+      this.owners.set(name, owner)
       return name
     }
   }
@@ -249,6 +270,22 @@ export class Capture {
     }
   }
 
+  /** Nobody looks for the missing trades any more. */
+  private tellTradeHoles(): void {
+    for (const subject of this.lines.flatMap(line => line.subjects)) {
+      for (const [from, to] of subject.tradeHoles) {
+        const detail = { channel: 'trades', cause: 'trades', expected: from, received: to + 1, why: 'stopped' }
+        subject.status(this.clock.now(), 'gap', detail)
+      }
+    }
+  }
+
+  /** The connection name that a line had first; undefined before it had any. */
+  firstName(line: Line): string | undefined {
+    const place = this.lines.indexOf(line)
+    return [...this.owners].find(([, owner]) => owner === place)?.[0]
+  }
+
   /** Microseconds since the epoch, on the clock of the records. */
   nowUs(): number {
     return this.clock.now()
@@ -257,6 +294,7 @@ export class Capture {
   /** Closes the connections, writes `stopped`, flushes, syncs, gives the locks back. */
   async stop(reason: string): Promise<void> {
     await Promise.all(this.lines.map(line => line.runner.stop()))
+    this.tellTradeHoles()
     this.tellAll('stopped', { run: this.run, reason })
     for (const timer of this.timers) clearInterval(timer)
     try {
@@ -281,9 +319,10 @@ function refuseClashes(vault: string, shares: readonly Share[]): void {
     const name = `${exchange} ${instId}`
     if (seen.has(name)) mistakes.push(`symbol: ${name} is named twice; one vault holds one market and level of it`)
     seen.add(name)
+    const stored = storedMarket(vault, exchange, instId)
     for (const other of MARKETS.filter(each => each !== market)) {
       const feeds = LEVELS.map(level => snapshotFeed(level, other))
-      if (feeds.some(feed => existsSync(streamDir(vault, exchange, feed, instId))))
+      if (stored === other || feeds.some(feed => existsSync(streamDir(vault, exchange, feed, instId))))
         mistakes.push(
           `symbol: the vault ${vault} holds ${name} as ${other}; capture it as ${market} into another vault`
         )

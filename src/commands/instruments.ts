@@ -1,10 +1,11 @@
 import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
+import { isAddress } from '../config/run.ts'
 import { L3capError } from '../core/errors.ts'
 import { isoMs } from '../core/time.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { instrumentPath } from '../vault/layout.ts'
-import { storeMetadata } from '../vault/metadata.ts'
+import { storedMarket, storeMetadata } from '../vault/metadata.ts'
 import { Fetcher } from '../wire/fetcher.ts'
 import { collect } from './options.ts'
 import { fetchCatalogue, resolveSymbols } from './symbols.ts'
@@ -50,6 +51,8 @@ async function instruments(options: Options): Promise<void> {
     const offered = markets.length > 0 ? `offers ${markets.join(', ')}` : 'has no such choice'
     throw new L3capError('USAGE', `market: ${id} ${offered}, not ${JSON.stringify(options.market)}`)
   }
+  if (options.restUrl !== undefined && !isAddress(options.restUrl, 'http'))
+    throw new L3capError('USAGE', `rest-url: ${JSON.stringify(options.restUrl)} is no such address`)
   const { restUrl } = exchange.endpoints({ level: exchange.levels[0]!, market, channel: null, updateSpeed: null })
   const fetcher = new Fetcher(options.restUrl ?? restUrl, exchange.limits.restWeightPerMinuteMax)
   const signal = AbortSignal.timeout(60_000)
@@ -66,6 +69,14 @@ async function instruments(options: Options): Promise<void> {
         `${id} (${levels.join('; ')})\n${chosen.map(info => `${info.instId}\t${info.market}\t${info.status ?? '-'}\n`).join('')}`
       )
     return
+  }
+  const clashes = chosen.filter(info => (storedMarket(options.vault, id, info.instId) ?? info.market) !== info.market)
+  if (clashes.length > 0) {
+    const names = clashes.map(({ instId }) => instId).join(', ')
+    throw new L3capError(
+      'CONFIG',
+      `the vault ${options.vault} holds another market of ${id} ${names}: use another vault`
+    )
   }
   let written = 0
   for (const info of chosen) {

@@ -138,20 +138,15 @@ export class Monitor {
         instruments: line.subjects.map(subject => this.read(line, subject))
       }
       try {
-        const path = healthPath(this.config.vault, line.exchange.id, this.healthName(line, names))
+        const name = this.capture.firstName(line)
+        // Before it has a connection name nothing of it can be told from another process.
+        if (name === undefined) continue
+        const path = healthPath(this.config.vault, line.exchange.id, name)
         replaceFile(path, `${JSON.stringify(health, null, 2)}\n`, false)
       } catch (error) {
         this.logger.error({ error: messageOf(error) }, 'Health file could not be written')
       }
     }
-  }
-
-  private readonly healthNames = new Map<Line, string>()
-
-  private healthName(line: Line, names: readonly string[]): string {
-    const name = this.healthNames.get(line) ?? names[0] ?? `${line.exchange.id}-1`
-    if (names.length > 0) this.healthNames.set(line, name)
-    return name
   }
 
   private summary(): void {

@@ -123,7 +123,7 @@ async function capture(config: RunConfig): Promise<void> {
   // Also while lists are still being read.
   void reason.then(() => stopped.abort())
   const fetchers = fetchersOf(config.exchanges)
-  const found = await Promise.all(config.exchanges.map((entry, at) => resolve(entry, fetchers[at]!, stopped.signal)))
+  const found = await allOf(config.exchanges.map((entry, at) => resolve(entry, fetchers[at]!, stopped.signal)))
   const log = await openLog(config.logLevel, config.logDir, true)
   const capturing = new Capture(config, log.logger)
   capturing.lock(found)
@@ -148,6 +148,17 @@ async function capture(config: RunConfig): Promise<void> {
   clearTimeout(deadline)
   log.logger.info('Stopped')
   log.end()
+}
+
+/** What all of them give, or every unknown symbol at once. */
+async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(promises)
+  const failures = results.filter(result => result.status === 'rejected').map(({ reason }) => reason as unknown)
+  const unknown = failures.filter(error => error instanceof L3capError && error.code === 'SYMBOL_UNKNOWN')
+  if (unknown.length > 0 && unknown.length === failures.length)
+    throw new L3capError('SYMBOL_UNKNOWN', unknown.map(messageOf).join('\n'))
+  if (failures.length > 0) throw failures[0]
+  return results.filter(result => result.status === 'fulfilled').map(({ value }) => value)
 }
 
 interface Resolved extends Share {

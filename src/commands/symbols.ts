@@ -19,7 +19,9 @@ export async function fetchCatalogue(
   for (const path of catalogue.paths(symbols.map(exchange.spell)))
     answers.push(await fetcher.json(path, signal, 2, catalogue.weight))
   try {
-    return catalogue.read(answers)
+    const infos = catalogue.read(answers)
+    if (infos.length === 0) throw new TypeError('the list is empty')
+    return infos
   } catch (error) {
     throw new L3capError('REST', `${exchange.id}: the list of instruments has another format`, { cause: error })
   }

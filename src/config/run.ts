@@ -101,14 +101,16 @@ const SELECTION = {
   channel: word('channel').optional(),
   updateSpeed: word('update-speed').optional()
 }
-const address = (name: string, schemes: RegExp) =>
-  z.string().refine(text => schemes.test(text) && URL.canParse(text), `${name}: no such address`)
+const address = (name: string, scheme: 'http' | 'ws') =>
+  z
+    .string({ error: `${name}: an address is expected` })
+    .refine(text => isAddress(text, scheme), `${name}: no such address`)
 
 const SCHEMA = z.strictObject({
   vault: z.string().min(1, 'vault: empty'),
   ...SELECTION,
   depth: z.coerce
-    .number()
+    .number({ error: 'depth: a whole number of levels is expected' })
     .int('depth: a whole number of levels is expected')
     .min(1, 'depth: at least 1')
     .max(5000, 'depth: at most 5000'),
@@ -132,8 +134,8 @@ const SCHEMA = z.strictObject({
         exchange: z.string(),
         symbols: z.array(z.string().min(1)).min(1, 'symbol: at least one is needed'),
         ...SELECTION,
-        wsUrl: address('ws-url', /^wss?:/).optional(),
-        restUrl: address('rest-url', /^https?:/).optional()
+        wsUrl: address('ws-url', 'ws').optional(),
+        restUrl: address('rest-url', 'http').optional()
       })
     )
     .min(1, 'exchange: name one with --exchange and --symbol, or a file with --config')
@@ -248,8 +250,17 @@ function readExchange(entry: Merged['exchanges'][number], common: Merged, mistak
       mistakes
     )
   }
-  const endpoints = redirected(exchange.endpoints(selection), entry.wsUrl, entry.restUrl)
+  // What is no address is told by the schema.
+  const wsUrl = isAddress(entry.wsUrl, 'ws') ? entry.wsUrl : undefined
+  const endpoints = redirected(exchange.endpoints(selection), wsUrl, entry.restUrl)
   return { exchange, symbols: entry.symbols, selection, endpoints, credentials, note }
+}
+
+/** Whether a value is an address of a scheme (or its secure form), without a fragment. */
+export function isAddress(value: unknown, scheme: 'http' | 'ws'): value is string {
+  if (typeof value !== 'string' || !URL.canParse(value)) return false
+  const { protocol, hash } = new URL(value)
+  return (protocol === `${scheme}:` || protocol === `${scheme}s:`) && hash === '' && !value.endsWith('#')
 }
 
 /** What is captured of an exchange: what was said, else the finest level that can be had with the credentials there are. */

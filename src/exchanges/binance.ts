@@ -268,7 +268,7 @@ class BinanceSession implements Session {
       const object = asObject(this.value)
       this.value = undefined
       if (object) this.onObject(object)
-      else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+      else this.host.unreadable(this.text)
     }
     this.flush()
   }
@@ -542,6 +542,10 @@ class BinanceSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

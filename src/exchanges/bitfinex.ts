@@ -163,7 +163,7 @@ class BitfinexSession implements Session {
     const tail = /,\s*(\d+)\s*,\s*(\d+)\s*\]\s*$/.exec(this.text)
     if (subscription && tail && !this.inSequence(Number(tail[1]), Number(tail[2]))) return
     if (subscription) this.host.keepers[subscription.index]!.malformed(this.text.slice(0, 200), subscription.kind)
-    else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+    else this.host.unreadable(this.text)
   }
 
   private onChannelFrame(): void {
@@ -492,6 +492,10 @@ class BitfinexSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

@@ -253,7 +253,7 @@ class BitstampSession implements Session {
     const named = /"channel"\s*:\s*"([^"\\]{1,100})"/.exec(this.text)
     const subscription = this.byChannel.get(named?.[1] ?? '')
     if (subscription && /"event"\s*:\s*"(?:order_|data|trade)/.test(this.text)) this.unreadable(subscription)
-    else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+    else this.host.unreadable(this.text)
   }
 
   /** Whether data of a subscription counts: what still comes of one that was left concerns nobody. */
@@ -597,8 +597,21 @@ class BitstampSession implements Session {
     if (this.subscriptions.find(index, 'book')?.stage === 'live') this.images.renew(index, reason)
   }
 
+  /** Without numbers nothing shows that a waiting frame is missing: the image must be of later than now. */
+  onLost(): void {
+    for (const { index, kind, stage } of this.subscriptions.list) {
+      if (kind !== 'book' || this.host.keepers[index]!.live || (stage !== 'live' && stage !== 'asked')) continue
+      this.images.reset(index)
+      if (stage === 'live') this.images.again(index)
+    }
+  }
+
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

@@ -231,7 +231,7 @@ class CoinbaseSession implements Session {
       return this.onOrder()
     }
     const object = asObject(value)
-    if (object === undefined) this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+    if (object === undefined) this.host.unreadable(this.text)
     else this.onObject(object)
   }
 
@@ -539,6 +539,10 @@ class CoinbaseSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

@@ -231,6 +231,8 @@ export interface Host {
   hangup(reason: string): void
   /** The exchange will close this connection: open another first, leave this one when that one is live. */
   replace(reason: string): void
+  /** A frame that nobody can read. What looks like cut JSON may have been an update. */
+  unreadable(text: string): void
   /** The exchange told the metadata of an instrument, or changed them. */
   metadata(info: InstrumentInfo): void
   log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void
@@ -254,6 +256,10 @@ export interface Session {
   resync(index: number, reason: string): void
   /** Whether a book subscription was refused for good. */
   refused(index: number): boolean
+  /** Whether every subscription of trades works, or was refused. */
+  tradesReady(): boolean
+  /** Frames of the connection were lost before they came here: what waits for an image is incomplete. */
+  onLost?(): void
   state(): unknown
   restore(state: unknown): void
 }

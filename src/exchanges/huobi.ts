@@ -176,7 +176,7 @@ class HuobiSession implements Session {
     this.state_.heardUs = this.host.us
     if (this.isBookFrame) this.onBook(this.reader.frame)
     else if (this.object !== undefined) this.onObject(this.object)
-    else this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+    else this.host.unreadable(this.text)
   }
 
   /** Everything but book updates of the usual form. Numbers are texts here. */
@@ -420,6 +420,10 @@ class HuobiSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

@@ -32,6 +32,9 @@ export interface ImagesOptions {
 
 const BACKLOG_FRAMES_MAX = 20_000
 const BACKLOG_CHARS_MAX = 16 * 1024 * 1024
+/** Of all books of a connection together: what waits is written to the state line of an hour. */
+const CONNECTION_CHARS_MAX = 32 * 1024 * 1024
+const IDLE_FRAMES_MAX = 1000
 const ANSWER_MS_MAX = 30_000
 const STEADY_US = 60_000_000
 const RETRY_US_MIN = 500_000
@@ -47,6 +50,8 @@ export class Images {
   private readonly host: Host
   private readonly ask: (index: number, id: string) => void
   private readonly options: Required<ImagesOptions>
+  /** What waits, of all books. */
+  private chars = 0
 
   /** `ask` requests the image of an instrument; the answer must bear the id. */
   constructor(host: Host, ask: (index: number, id: string) => void, options: ImagesOptions = {}) {
@@ -55,7 +60,7 @@ export class Images {
     this.options = {
       atOnceMax: Number.POSITIVE_INFINITY,
       answerMsMax: ANSWER_MS_MAX,
-      idleFramesMax: BACKLOG_FRAMES_MAX,
+      idleFramesMax: IDLE_FRAMES_MAX,
       ...options
     }
     this.state_ = {
@@ -79,6 +84,7 @@ export class Images {
 
   set state(state: ImagesState) {
     this.state_ = state
+    this.chars = state.list.reduce((sum, { chars }) => sum + chars, 0)
   }
 
   /** Asks for the first image of a subscription, unless it is under way. */
@@ -134,9 +140,21 @@ export class Images {
     image.backlog.push(text)
     image.chars += text.length
     const framesMax = image.id === null ? this.options.idleFramesMax : BACKLOG_FRAMES_MAX
-    if (image.backlog.length <= framesMax && image.chars <= BACKLOG_CHARS_MAX) return
-    const gone = image.backlog.splice(0, Math.ceil(image.backlog.length / 2))
-    for (const frame of gone) image.chars -= frame.length
+    this.chars += text.length
+    if (image.backlog.length > framesMax || image.chars > BACKLOG_CHARS_MAX) this.halve(image)
+    while (this.chars > CONNECTION_CHARS_MAX) this.halve(this.largest())
+  }
+
+  private largest(): ImageState {
+    return this.state_.list.reduce((a, b) => (b.chars > a.chars ? b : a))
+  }
+
+  /** The older half goes. */
+  private halve(image: ImageState): void {
+    for (const frame of image.backlog.splice(0, Math.ceil(image.backlog.length / 2))) {
+      image.chars -= frame.length
+      this.chars -= frame.length
+    }
   }
 
   /** The frames that wait for the image, oldest first. */
@@ -161,6 +179,7 @@ export class Images {
 
   private forget(index: number): void {
     const image = this.state_.list[index]!
+    this.chars -= image.chars
     image.backlog = []
     image.chars = 0
   }

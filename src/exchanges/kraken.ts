@@ -294,7 +294,7 @@ class KrakenSession implements Session {
   }
 
   private unreadable(): void {
-    this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+    this.host.unreadable(this.text)
   }
 
   /** The data of the frame at hand with its numbers as text; empty when there are none. */
@@ -518,6 +518,10 @@ class KrakenSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

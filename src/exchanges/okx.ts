@@ -151,7 +151,7 @@ class OkxSession implements Session {
     const object = asObject(this.value)
     this.value = undefined
     if (object === undefined) {
-      if (this.text !== 'pong') this.host.log('warn', 'Unreadable frame kept', { start: this.text.slice(0, 80) })
+      if (this.text !== 'pong') this.host.unreadable(this.text)
     } else if (typeof object.event === 'string') this.onEvent(object.event, object)
     else this.onData(object)
   }
@@ -415,6 +415,10 @@ class OkxSession implements Session {
 
   refused(index: number): boolean {
     return this.subscriptions.refused(index)
+  }
+
+  tradesReady(): boolean {
+    return this.subscriptions.tradesReady()
   }
 
   state(): unknown {

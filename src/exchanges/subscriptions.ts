@@ -84,6 +84,11 @@ export class Subscriptions {
     return this.find(index, 'book')?.stage === 'refused'
   }
 
+  /** Whether every subscription of trades works, or was refused. */
+  tradesReady(): boolean {
+    return this.list.every(({ kind, stage }) => kind === 'book' || stage === 'live' || stage === 'refused')
+  }
+
   /** Asks for everything that is idle. */
   start(): void {
     this.request(this.list.filter(({ stage }) => stage === 'idle'))

@@ -21,12 +21,16 @@ export interface TradeChainState {
   passed: Record<number, number>
 }
 
+/** Holes of one instrument that are looked for at a time. */
 const HOLES_MAX = 16
+/** Requests of a connection at a time: histories must not eat the budget that images and tokens need. */
+const UNDER_WAY_MAX = 2
 /** A longer hole is told, and only its newest part filled. */
 const HOLE_IDS_MAX = 5000
 const TRIES_MAX = 5
 const RETRY_US = 2_000_000
-const ANSWER_US_MAX = 30_000_000
+/** A request is answered in the end, but may have to wait long for its budget. */
+const ANSWER_US_MAX = 600_000_000
 
 /**
  * Trades whose ids rise by one: finds the missing ones and asks for them over REST. The last id is the instrument's, not
@@ -73,7 +77,7 @@ export class TradeChain {
       this.tell(index, from, id - HOLE_IDS_MAX - 1, 'too long to be filled')
       from = id - HOLE_IDS_MAX
     }
-    if (this.state.holes.length >= HOLES_MAX) return this.tell(index, from, id - 1, 'too many holes')
+    if (keeper.tradeHoles.length >= HOLES_MAX) return this.tell(index, from, id - 1, 'too many holes')
     keeper.tradeHoles.push([from, id - 1])
     this.open(index, from, id - 1)
   }
@@ -84,6 +88,10 @@ export class TradeChain {
     this.request(hole)
   }
 
+  private get underWay(): number {
+    return this.state.holes.filter(({ id }) => id !== null).length
+  }
+
   /** Holes belong to the instrument: those of a connection that ended are taken over, those that another one filled end. */
   private share(): void {
     const isOpen = ({ index, to }: TradeHole) => this.host.keepers[index]!.tradeHoles.some(each => each[1] === to)
@@ -91,7 +99,7 @@ export class TradeChain {
     for (const [index, keeper] of this.host.keepers.entries()) {
       for (const [from, to] of keeper.tradeHoles) {
         const known = this.state.holes.some(hole => hole.index === index && hole.to === to)
-        if (!known && this.state.holes.length < HOLES_MAX) this.open(index, from, to)
+        if (!known) this.open(index, from, to)
       }
     }
   }
@@ -104,6 +112,11 @@ export class TradeChain {
   }
 
   private request(hole: TradeHole): void {
+    if (this.underWay >= UNDER_WAY_MAX) {
+      // Due, and asked for at the first tick that finds room.
+      hole.dueUs = this.host.us
+      return
+    }
     hole.id = `trades-${hole.index}-${++this.state.requests}`
     hole.askedUs = this.host.us
     hole.tries++

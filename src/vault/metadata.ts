@@ -1,6 +1,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import stringify from 'fast-json-stable-stringify'
+import { instrumentPath } from './layout.ts'
 
 /** Replaces a file as a whole: a reader sees the old content or the new one, never a part. */
 export function replaceFile(path: string, text: string, sync: boolean): void {
@@ -30,6 +31,15 @@ export function storeMetadata(path: string, value: object, nowIso: string): bool
   if (sameAsStored(path, value)) return false
   replaceFile(path, `${JSON.stringify({ ...value, updated_utc: nowIso }, null, 2)}\n`, true)
   return true
+}
+
+/** The market that the vault has an instrument's name for, by its metadata; undefined when it has none. */
+export function storedMarket(vault: string, exchange: string, instId: string): unknown {
+  try {
+    return (JSON.parse(readFileSync(instrumentPath(vault, exchange, instId), 'utf8')) as { market?: unknown }).market
+  } catch {
+    return undefined
+  }
 }
 
 function sameAsStored(path: string, value: object): boolean {

@@ -9,7 +9,7 @@ import { retryAfterMs } from './socket.ts'
 
 const ANSWER_MS_MAX = 15_000
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024
-const RETRY_AFTER_MS_MAX = 300_000
+const TIMER_MS_MAX = 2 ** 31 - 1
 /** Refused without a word on how long: this long, and twice as long each time it goes on. */
 const REFUSED_MS_MIN = 2000
 const REFUSED_MS_MAX = 120_000
@@ -29,6 +29,7 @@ export class Fetcher {
   private readonly pace: Pace
   private refusals = 0
   private refusedUntilMs = 0
+  private refusedMs = Number.NEGATIVE_INFINITY
 
   constructor(base: string, weightPerMinuteMax: number) {
     this.base = base.replace(/\/$/, '')
@@ -42,28 +43,46 @@ export class Fetcher {
 
   /** Sends a request when its turn has come. Rejects only when the signal aborts. */
   async send(request: Omit<FetchRequest, 'id'>, signal: AbortSignal): Promise<Answer> {
+    // The budget is taken when the ban is over: what waited must not come all at once.
+    await this.refusal(signal)
     await this.pace.wait(signal, request.weight ?? 1)
-    while (this.refusedUntilMs > performance.now())
-      await sleep(this.refusedUntilMs - performance.now(), undefined, { signal })
+    await this.refusal(signal)
+    const beganMs = performance.now()
+    const limited = new AbortController()
+    const abort = () => limited.abort(signal.reason)
+    const timer = setTimeout(() => limited.abort(new Error(`no answer within ${ANSWER_MS_MAX} ms`)), ANSWER_MS_MAX)
+    signal.addEventListener('abort', abort, { once: true })
     try {
-      const limited = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS_MAX)])
-      const answer = await exchange(this.base + request.path, request.post, limited)
-      this.heed(answer.status, answer.retryAfter)
+      const answer = await exchange(this.base + request.path, request.post, limited.signal)
+      this.heed(answer.status, answer.retryAfter, beganMs)
       return answer
     } catch (error) {
       signal.throwIfAborted()
-      return { status: 0, text: messageOf(error) }
+      return { status: 0, text: messageOf(limited.signal.aborted ? limited.signal.reason : error) }
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', abort)
     }
   }
 
-  private heed(status: number, retryAfter: string | undefined): void {
+  /** Waits until the host takes requests again; those that were kept back go one by one. */
+  private async refusal(signal: AbortSignal): Promise<void> {
+    while (this.refusedUntilMs > performance.now())
+      await sleep(Math.min(this.refusedUntilMs - performance.now(), TIMER_MS_MAX), undefined, { signal })
+  }
+
+  private heed(status: number, retryAfter: string | undefined, beganMs: number): void {
     if (status !== 429 && status !== 418 && status !== 503) {
-      this.refusals = 0
+      if (status > 0 && status < 500) this.refusals = 0
       return
     }
+    // What was under way when the first refusal came says nothing new.
+    if (beganMs > this.refusedMs) this.refusals++
+    const nowMs = performance.now()
+    this.refusedMs = nowMs
     const saidMs = retryAfterMs(retryAfter, Date.now())
-    const waitMs = saidMs > 0 ? saidMs : Math.min(REFUSED_MS_MAX, REFUSED_MS_MIN * 2 ** this.refusals++)
-    this.refusedUntilMs = performance.now() + Math.min(waitMs, RETRY_AFTER_MS_MAX)
+    const waitMs = saidMs > 0 ? saidMs : Math.min(REFUSED_MS_MAX, REFUSED_MS_MIN * 2 ** Math.max(0, this.refusals - 1))
+    this.refusedUntilMs = Math.max(this.refusedUntilMs, nowMs + waitMs)
   }
 
   /** The JSON at a path. Throws `L3capError` REST after `tries` attempts. */

@@ -3,12 +3,16 @@ import { gunzipSync } from 'node:zlib'
 import type { Requests } from '../capture/connection.ts'
 import { type CloseCause, type Engine, type OpenDetail, STATE_VERSION, type StateDetail } from '../capture/engine.ts'
 import type { EngineConfig, FrameStream } from '../capture/subject.ts'
+import { messageOf } from '../core/errors.ts'
 import type { FeedKind, Instrument } from '../core/instrument.ts'
 import { parseFrame } from '../core/json.ts'
 import { HOUR_US, hourOf, usText } from '../core/time.ts'
 import type { Exchange, FetchRequest, InstrumentInfo } from '../exchanges/exchange.ts'
 
 const LONG_FRAME = 256
+/** Shorter texts cannot be told from ordinary words. */
+const SECRET_CHARS_MIN = 8
+const ECHO_CHARS_MAX = 16_384
 
 /** A connection as the journal keeps it. */
 interface Open {
@@ -24,6 +28,8 @@ export interface JournalParts {
   readonly exchange: Exchange
   readonly run: string
   readonly config: EngineConfig
+  /** Texts that are written nowhere. */
+  readonly secrets: readonly string[]
   now(): number
   /** The frames stream of a connection; null without frames. */
   frames(name: string): FrameStream | null
@@ -95,15 +101,25 @@ export class Journal implements Requests {
     this.hourEndUs = (hour + 1) * HOUR_US
     if (first) return
     for (const open of this.open_.values()) {
-      const frame = this.next(open.name)
-      if (open.stream) {
-        const subjects = this.engine.subjectStates(open.detail.instruments)
-        const state: StateDetail = { ...open.detail, subjects, connection: this.engine.connectionState(open.name) }
-        this.write(open, us, frame, `"state","run":${JSON.stringify(this.parts.run)},"state":${JSON.stringify(state)}}`)
+      try {
+        this.turnOne(open, us, hour)
+      } catch (error) {
+        // An hour without its state line cannot be rebuilt alone: a new connection begins it.
+        this.log('error', 'State of a connection could not be written', { conn: open.name, error: messageOf(error) })
+        this.hangup(open.name, 'state could not be written')
       }
-      this.hours.set(open.name, hour)
-      this.engine.hour(us, open.name, frame)
     }
+  }
+
+  private turnOne(open: Open, us: number, hour: number): void {
+    if (open.stream) {
+      const subjects = this.engine.subjectStates(open.detail.instruments)
+      const detail: StateDetail = { ...open.detail, subjects, connection: this.engine.connectionState(open.name) }
+      const state = `"state","run":${JSON.stringify(this.parts.run)},"state":${JSON.stringify(detail)}}`
+      this.write(open, us, this.next(open.name), state)
+    } else this.next(open.name)
+    this.hours.set(open.name, hour)
+    this.engine.hour(us, open.name, this.counts.get(open.name)!)
   }
 
   /** `open`: a connection is established for these feeds of these instruments. */
@@ -156,7 +172,7 @@ export class Journal implements Requests {
       this.write(open, us, frame, `"in"${isText ? '' : ',"encoding":"base64"'},"unread":true,"text":${text}}`)
       this.engine.unreadable(us, name, frame, isText ? 'larger than the limit' : isBinary ? 'binary' : 'broken UTF-8')
     } else {
-      const text = plain.toString(isPlain ? 'latin1' : 'utf8')
+      const text = this.hide(plain.toString(isPlain ? 'latin1' : 'utf8'))
       const form = this.engine.read(name, text)
       if (form === 'msg') this.writeFrame(open, us, frame, text)
       else this.write(open, us, frame, `"in","text":${JSON.stringify(text)}}`)
@@ -177,6 +193,14 @@ export class Journal implements Requests {
     }
   }
 
+  /** A text without the secrets that an exchange may have echoed; what is long is data, not an answer to us. */
+  private hide(text: string): string {
+    if (text.length > ECHO_CHARS_MAX) return text
+    let rest = text
+    for (const secret of this.parts.secrets) if (rest.includes(secret)) rest = rest.replaceAll(secret, '***')
+    return rest
+  }
+
   /** `http`: what came of a REST request. `text` is the body, with secrets still in it. */
   fetched(name: string, url: string, request: FetchRequest, status: number, text: string): void {
     if (this.parts.isFull()) return this.skip(name)
@@ -185,9 +209,11 @@ export class Journal implements Requests {
     if (open === undefined) return
     if (this.skipped.size > 0) this.resume(open, us)
     const frame = this.next(name)
-    const body = parseFrame(text)
-    const recorded = request.hide ? request.hide(text) : text
-    const isJson = request.hide ? parseFrame(recorded).embeddable : body.embeddable
+    const signed = Object.values(request.post?.headers ?? {}).filter(value => value.length >= SECRET_CHARS_MIN)
+    const clean = signed.reduce((rest, secret) => rest.replaceAll(secret, '***'), this.hide(text))
+    const body = parseFrame(clean)
+    const recorded = request.hide?.(clean) ?? clean
+    const isJson = recorded === clean ? body.embeddable : parseFrame(recorded).embeddable
     const method = request.post ? 'POST' : 'GET'
     const head = `"http","id":${JSON.stringify(request.id)},"method":"${method}","url":${JSON.stringify(url)},"status":${status}`
     this.write(open, us, frame, `${head},${isJson ? `"msg":${recorded}` : `"text":${JSON.stringify(recorded)}`}}`)

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
 import type { Requests } from '../capture/connection.ts'
@@ -16,6 +17,7 @@ const RETRY_AFTER_MS_MAX = 300_000
 /** An outage so soon after the last one waits a moment before it is met. */
 const SHORT_LIFE_MS = 10_000
 const TICK_MS_MAX = 2000
+const OUTBOX_MAX = 10_000
 
 /** A share of the instruments and the connection that serves it. */
 interface Slot {
@@ -59,6 +61,8 @@ export class Runner implements Requests {
 
   constructor(parts: RunnerParts) {
     this.parts = parts
+    // Each connection of an exchange listens for the stop.
+    setMaxListeners(0, this.stopping.signal)
     const { connectsPerMinuteMax, connectSpacingMs } = parts.exchange.limits
     this.pace = new Pace(connectsPerMinuteMax, connectSpacingMs)
   }
@@ -187,6 +191,7 @@ export class Runner implements Requests {
       }
       slot.socket = socket
       slot.life = new AbortController()
+      setMaxListeners(0, slot.life.signal)
       slot.outbox = []
       slot.sendDueMs = 0
       const { name } = slot
@@ -235,6 +240,7 @@ export class Runner implements Requests {
   send(name: string, text: string, recorded: string): void {
     const slot = this.slots.get(name)
     if (!slot?.socket) return
+    if (slot.outbox.length >= OUTBOX_MAX) return slot.socket.terminate('more to send than the exchange takes')
     slot.outbox.push([text, recorded])
     if (slot.outbox.length === 1) this.flush(slot, slot.life.signal)
   }
@@ -259,12 +265,16 @@ export class Runner implements Requests {
     const { fetcher } = this.parts
     const { signal } = slot.life
     void fetcher
-      .send(request, AbortSignal.any([signal, this.stopping.signal]))
+      .send(request, signal)
       .then(({ status, text }) => {
         if (!signal.aborted && slot.socket) this.journal.fetched(name, fetcher.url(request.path), request, status, text)
       })
-      // Only the end of the connection rejects: nobody waits for the answer then.
-      .catch(() => undefined)
+      .catch(error => {
+        // At the end of the connection nobody waits for the answer.
+        if (signal.aborted) return
+        this.log('error', 'Answer could not be taken', { conn: name, error: messageOf(error) })
+        slot.socket?.terminate('an answer could not be taken')
+      })
   }
 
   metadata(info: InstrumentInfo): void {

@@ -1,4 +1,4 @@
-import { beforeEach, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import type { Exchange, Host, Session } from '../../src/exchanges/exchange.ts'
 import { okx } from '../../src/exchanges/okx.ts'
 import { Driver, type Row } from '../helpers/driver.ts'
@@ -32,6 +32,9 @@ class ScriptedSession implements Session {
   resync(): void {}
   refused(): boolean {
     return false
+  }
+  tradesReady(): boolean {
+    return true
   }
   state(): unknown {
     return {}
@@ -192,4 +195,42 @@ it('fresh images that fail, too, switch verification off where nothing else show
   wrong(0, 1)
   expect(verificationOff()).toBe(2)
   expect(driver.sink.statuses('gap')).toEqual([])
+})
+
+describe('frames that never reach the session', () => {
+  const open = (sequence: 'instrument' | 'none') => {
+    driver = new Driver({ ...scripted, proof: { l3: { sequence, checksum: false } } })
+    driver.open('x', ['A-B'], 'l3')
+    frame(...IMAGE)
+  }
+  const reasons = () => driver.sink.statuses('gap').map(row => [(row.detail as Row).cause, (row.detail as Row).channel])
+
+  it.each([
+    ['none', ['unreadable']],
+    ['instrument', []]
+  ] as const)('an unreadable one where the sequence is of %s', (sequence, gaps) => {
+    open(sequence)
+    driver.engine.unreadable(driver.us + 1, 'x', 90, 'binary')
+    expect(reasons().map(([cause]) => cause)).toEqual(gaps)
+  })
+
+  it.each([
+    ['{"bids":[["1"', 1],
+    ['pong', 0]
+  ])('%s that is no JSON where nothing is numbered', (text, gaps) => {
+    open('none')
+    frame(['status', 'connected', {}])
+    const host = driver.engine as unknown as { connections: Map<string, Host> }
+    host.connections.get('x')!.unreadable(text)
+    expect(reasons()).toHaveLength(gaps)
+  })
+
+  it('an overload is told of books and of trades', () => {
+    open('instrument')
+    driver.engine.skip(driver.us + 1, 'x', 90, 7)
+    expect(reasons()).toEqual([
+      ['overload', undefined],
+      ['overload', 'trades']
+    ])
+  })
 })

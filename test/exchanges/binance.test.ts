@@ -646,7 +646,8 @@ describe('gaps', () => {
     wait(61)
     driver.us += 1000
     driver.engine.skip(driver.us, 'a', 9000, 5)
-    expect(details('gap')).toMatchObject([{ reason: 'overload', received: 5 }])
+    const ofBook = details('gap').filter(({ channel }) => channel !== 'trades')
+    expect(ofBook).toMatchObject([{ reason: 'overload', received: 5 }])
     expect(images()).toHaveLength(2)
     // Without an event nothing shows how old the image is.
     image(120)
@@ -1337,11 +1338,12 @@ describe('planned changes', () => {
       const openedUs = driver.us
       driver.pass('a', 23.5 * HOUR_MS - 1000, 23.5 * HOUR_MS)
       expect(driver.requests.replacements).toEqual([])
-      while (driver.requests.replacements.length === 0) {
+      for (let n = 0; n < 150 && driver.requests.replacements.length === 0; n++) {
         driver.us += 9_000_000
         driver.tick('a')
         answer()
       }
+      expect(driver.requests.replacements).toEqual(['a'])
       ages.push((driver.us - openedUs) / 1e6)
     }
     expect(ages[0]).toBe(ages[3])
@@ -1766,6 +1768,8 @@ function playAll(lines: readonly Recorded[], of: Market, ticks = false): Driver 
   driver = new Driver(binance, { cadenceMs: 500 }, lines[0]!.us - 10)
   driver.stepUs = 1
   driver.open('a', [...new Set(lines.map(({ symbol }) => symbol))], selectionOf(of))
+  answered.clear()
+  answer()
   driver.stepUs = 0
   let tickUs = driver.us
   for (const { us, symbol, text, isHttp } of lines) {

@@ -728,7 +728,7 @@ describe('the chain (step 5)', () => {
     driver.pass('a', 1000)
     image()
     peer.tell('created', '32')
-    expect(details('gap')).toMatchObject([{ reason: 'overload' }])
+    expect(details('gap')).toMatchObject([{ reason: 'overload' }, { channel: 'trades', cause: 'overload' }])
   })
 
   it('a book that is lost again and again is asked for later and later', () => {

@@ -9,7 +9,7 @@ import { playTape, updatePlaces } from '../helpers/tape.ts'
 
 type Row = Record<string, unknown>
 const l2 = { level: 'l2', market: null, channel: null, updateSpeed: null } as const
-const DROPS = 60
+const DROPS = Number(process.env.L3CAP_CONTRACT_SAMPLES ?? 25)
 
 interface Case extends RecordingOptions {
   readonly exchange: string
@@ -103,7 +103,7 @@ const lastBooks = (sink: MemorySink) =>
     sink.lines.filter(({ feed }) => /^l2_(?:spot|perps)$/.test(feed)).map(line => [line.name, line.text])
   )
 
-describe.skipIf(!hasRecordings).each(CASES)(`$recording${NEEDS_RECORDINGS}`, options => {
+describe.skipIf(!hasRecordings).each(CASES)(`$recording${NEEDS_RECORDINGS}`, { timeout: 300_000 }, options => {
   const exchange = EXCHANGES[options.exchange]!
   const tape = hasRecordings ? tapeOfRecording(exchange, options) : { lines: [], derived: '' }
 

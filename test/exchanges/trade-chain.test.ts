@@ -77,9 +77,10 @@ it('gives up after five answers without a trade, and tells', () => {
 
 it('asks again when no answer comes', () => {
   live(1, 3)
-  for (let n = 0; n < 40; n++) {
-    host.pass(1)
+  for (let n = 0; n < 62; n++) {
+    host.pass(10)
     chain.tick()
+    if (n < 59) expect(asked).toHaveLength(1)
   }
   expect(asked).toHaveLength(2)
   expect(chain.hole(asked[0]!.id)).toBeUndefined()
@@ -99,9 +100,18 @@ it('a hole that is too long is told, and its newest part filled', () => {
   expect(gaps()).toEqual([[2, 15_000]])
 })
 
+it('asks for two holes at a time, the others wait for their turn', () => {
+  live(1, 3, 5, 7, 9)
+  expect(asked).toHaveLength(2)
+  chain.fill(chain.hole(asked[0]!.id)!, [trade(2)])
+  expect(asked).toHaveLength(2)
+  chain.tick()
+  expect(asked.map(({ from }) => from)).toEqual([2, 4, 6])
+})
+
 it('too many holes are told', () => {
   for (let id = 1; id < 60; id += 2) live(id)
-  expect(chain.state.holes).toHaveLength(16)
+  expect(host.tradeHoles).toHaveLength(16)
   expect(gaps()).toHaveLength(13)
 })
 

@@ -39,6 +39,7 @@ export class StubHost implements Host {
   hangup(): void {}
   replace(): void {}
   metadata(): void {}
+  unreadable(): void {}
   log(_level: string, message: string): void {
     this.logs.push(message)
   }

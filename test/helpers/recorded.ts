@@ -67,6 +67,7 @@ class Player extends RecordedRequests {
         exchange,
         run: 'r',
         config: { ...CONFIG, cadenceMs: 500, ...options.config },
+        secrets: [],
         now: () => ++this.us,
         frames: () => ({
           append: (_, line) => write(line),

@@ -56,6 +56,7 @@ export class Rig {
         exchange,
         run: 'r',
         config: { ...CONFIG, cadenceMs: 100, ...options.config },
+        secrets: [],
         now: () => clock.now(),
         frames: () => ({
           append: (_, line) => write(line),

@@ -27,6 +27,7 @@ beforeEach(() => {
       exchange: okx,
       run: 'r',
       config: CONFIG,
+      secrets: ['my-secret-key'],
       now: () => ++us,
       frames: () => ({ append, appendAround }),
       isFull: () => isFull
@@ -89,7 +90,10 @@ it('what cannot be kept is counted, marked and a gap', () => {
   const [skip, frame] = lines.slice(before).map(line => JSON.parse(line) as Record<string, unknown>)
   expect(skip).toEqual({ recv_us: us, conn: CONN, frame: before + 1, dir: 'skip', from, count: 7 })
   expect(frame).toMatchObject({ dir: 'in', frame: before + 2 })
-  expect(sink.statuses('gap').map(row => row.detail)).toMatchObject([{ reason: 'overload', received: 7 }])
+  expect(sink.statuses('gap').map(row => row.detail)).toMatchObject([
+    { reason: 'overload', received: 7 },
+    { channel: 'trades', cause: 'overload', received: 7 }
+  ])
   expect(requests.sent.at(-1)!.text).toContain('unsubscribe')
 })
 
@@ -150,6 +154,14 @@ describe('an answer to a REST request', () => {
     expect(line()).not.toMatch(/deep-secret|signed|nonce/)
   })
 
+  it('shows no secret that the exchange sends back, in whatever form', () => {
+    const post = { body: 'nonce=1', headers: { 'API-Sign': 'a-long-signature' } }
+    journal.fetched(CONN, url, { ...request, post }, 200, '{"error":["bad my-secret-key, a-long-signature"]}')
+    expect(JSON.parse(line())).toMatchObject({ msg: { error: ['bad ***, ***'] } })
+    say('{"type":"error","reason":"no such key: my-secret-key"}')
+    expect(line()).toMatch(/"msg":\{"type":"error","reason":"no such key: \*\*\*"\}\}\n$/)
+  })
+
   it('of a connection that has ended is of no interest', () => {
     journal.close(CONN, 'lost', 1006, '')
     const before = lines.length
@@ -164,7 +176,7 @@ describe('binary frames', () => {
   beforeEach(() => {
     const append = (_: number, text: string) => void lines.push(text)
     const appendAround = (_: number, before: string, frame: string, after: string) => append(0, before + frame + after)
-    const parts = { run: 'r', config: CONFIG, now: () => ++us, frames: () => ({ append, appendAround }) }
+    const parts = { run: 'r', config: CONFIG, secrets: [], now: () => ++us, frames: () => ({ append, appendAround }) }
     journal = new Journal({ ...parts, exchange: gzip, isFull: () => false }, requests)
     journal.attach(new Engine(gzip, sink, journal))
     journal.open(CONN, 'ws://127.0.0.1/', described(okx, ['BTC-USDT'], 'l2'), ['book', 'trades'], null)
