@@ -257,6 +257,7 @@ class OkxSession implements Session {
     const keeper = this.host.keepers[index]!
     const subscription = this.subscriptions.list.find(s => s.index === index && s.kind === 'trades')
     if (subscription === undefined) return
+    if (subscription.stage === 'asked') this.subscriptions.acked(subscription, null)
     subscription.dataUs = this.host.us
     for (const entry of data) {
       const row = asObject(entry)

@@ -3,7 +3,7 @@ import { type FrameLine, Playback, readFrameLine } from '../../src/capture/playb
 import type { EngineConfig } from '../../src/capture/subject.ts'
 import type { Exchange, Selection } from '../../src/exchanges/exchange.ts'
 import { type SimulatorOptions, startSimulator } from '../../src/simulator/simulator.ts'
-import { type described, MemorySink, RecordedRequests, type Row } from './driver.ts'
+import { type described, MemorySink, RecordedRequests, type Row, type SunkLine } from './driver.ts'
 import { Rig } from './rig.ts'
 
 /** What a capture wrote: the lines of the frames feed, and everything that was derived from them. */
@@ -18,11 +18,12 @@ export interface TapeOptions {
   readonly selection: Selection
   readonly config?: Partial<EngineConfig>
   readonly instIds: readonly string[]
-  /** The tape ends when each instrument has a trade and so many updates of its book after its image, or after `msMax`. */
+  /** The tape ends when each instrument has trades, snapshots and so many updates after its image, or after `msMax`. */
   readonly updates: number
   readonly msMax: number
 }
 
+const SHOTS_MIN = 5
 const UPDATE = /"event_type":"(?:update|open|change|match|done)"/
 
 /** Captures from a simulated exchange into memory. */
@@ -33,10 +34,7 @@ export async function recordTape(exchange: Exchange, options: TapeOptions): Prom
   try {
     rig.start(instIds)
     const endMs = performance.now() + options.msMax
-    const enough = () =>
-      instIds.every(
-        instId => updatesOf(rig.sink, instId) >= options.updates && rig.sink.records('trades', instId).length > 0
-      )
+    const enough = () => instIds.every(instId => hasEnough(rig.sink, instId, options.updates))
     while (performance.now() < endMs && !enough()) await new Promise(resolve => setTimeout(resolve, 50))
     await rig.stop()
   } finally {
@@ -45,8 +43,14 @@ export async function recordTape(exchange: Exchange, options: TapeOptions): Prom
   return { lines: rig.texts.map(text => text.slice(0, -1)), derived: rig.sink.text() }
 }
 
-function updatesOf(sink: MemorySink, instId: string): number {
-  return sink.lines.filter(({ name, text }) => name === instId && UPDATE.test(text)).length
+function hasEnough(sink: MemorySink, instId: string, updates: number): boolean {
+  const own = sink.lines.filter(({ name }) => name === instId)
+  const count = (wanted: (line: SunkLine) => boolean) => own.filter(wanted).length
+  return (
+    count(({ text }) => UPDATE.test(text)) >= updates &&
+    count(({ feed }) => feed === 'trades') > 0 &&
+    count(({ feed }) => /^l[23]_(?:spot|perps)$/.test(feed)) >= SHOTS_MIN
+  )
 }
 
 /** A line of the tape, cut. Fails when it is none. */
