@@ -4,52 +4,111 @@ export interface Rung {
   readonly key: number
 }
 
+/** A section that grows beyond this is cut in two: inserting and removing moves no more than so many. */
+const SECTION_MAX = 128
+
 /**
- * One side of a book: rungs sorted so that the best is the last. Most changes happen near the best price, so inserting
- * and removing there moves next to nothing.
+ * One side of a book: rungs sorted by key, in sections, the best last. Most changes happen near the best price, where they are
+ * found in a few steps; those far from it move only their own section, however deep the book.
  */
 export class Ladder<T extends Rung> {
-  readonly rungs: T[] = []
+  private sections: T[][] = [[]]
+  private size = 0
+  // Where `seek` found its key, or where that belongs.
+  private section = 0
+  private place = 0
 
-  /** The place of a key, or `-(place where it belongs) - 1` when it is not there. */
-  find(key: number): number {
-    const rungs = this.rungs
+  /** Number of rungs. */
+  get count(): number {
+    return this.size
+  }
+
+  /** The rung of a key; undefined when there is none. `insert` and `remove` then work there. */
+  seek(key: number): T | undefined {
+    const { sections } = this
+    let at = sections.length - 1
+    if (at > 0 && sections[at]![0]!.key > key) at = this.sectionOf(key, at)
+    const rungs = sections[at]!
     let low = 0
     let high = rungs.length - 1
-    // Galloping from the best end finds near prices in a few steps, whatever the depth.
-    let step = 1
-    while (high - step > 0 && rungs[high - step]!.key >= key) step *= 2
-    low = Math.max(0, high - step)
+    this.section = at
     while (low <= high) {
       const middle = (low + high) >>> 1
-      const there = rungs[middle]!.key
-      if (there === key) return middle
-      if (there < key) low = middle + 1
+      const rung = rungs[middle]!
+      if (rung.key === key) {
+        this.place = middle
+        return rung
+      }
+      if (rung.key < key) low = middle + 1
       else high = middle - 1
     }
-    return -low - 1
+    this.place = low
+    return undefined
   }
 
-  /** Puts a rung at a place. */
-  insert(place: number, rung: T): void {
-    const rungs = this.rungs
-    if (place === rungs.length) rungs.push(rung)
-    else rungs.splice(place, 0, rung)
+  /** The last section that begins at or before a key, below `end`; the first one when none does. */
+  private sectionOf(key: number, end: number): number {
+    const { sections } = this
+    let step = 1
+    // Galloping from the best end finds near sections in a few steps.
+    while (end - step > 0 && sections[end - step]![0]!.key > key) step *= 2
+    let low = Math.max(0, end - step)
+    let high = end - 1
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1
+      if (sections[middle]![0]!.key <= key) low = middle
+      else high = middle - 1
+    }
+    return low
   }
 
-  /** Takes the rung at a place away. */
-  remove(place: number): void {
-    if (place === this.rungs.length - 1) this.rungs.pop()
-    else this.rungs.splice(place, 1)
+  /** Puts a rung where `seek` has just found none of its key. */
+  insert(rung: T): void {
+    const rungs = this.sections[this.section]!
+    this.size++
+    if (this.place === rungs.length) rungs.push(rung)
+    else rungs.splice(this.place, 0, rung)
+    if (rungs.length > SECTION_MAX) this.sections.splice(this.section + 1, 0, rungs.splice(SECTION_MAX >> 1))
   }
 
-  /** The best rung; undefined when the side is empty. */
+  /** Takes away the rung that `seek` has just found. */
+  remove(): void {
+    const rungs = this.sections[this.section]!
+    this.size--
+    if (this.place === rungs.length - 1) rungs.pop()
+    else rungs.splice(this.place, 1)
+    if (rungs.length === 0 && this.sections.length > 1) this.sections.splice(this.section, 1)
+  }
+
+  /** The best rung; undefined when there is none. */
   best(): T | undefined {
-    return this.rungs[this.rungs.length - 1]
+    const rungs = this.sections[this.sections.length - 1]!
+    return rungs[rungs.length - 1]
+  }
+
+  /** The n-th best rung, from 0. */
+  at(n: number): T | undefined {
+    let left = n
+    for (let section = this.sections.length - 1; section >= 0; section--) {
+      const rungs = this.sections[section]!
+      if (left < rungs.length) return rungs[rungs.length - 1 - left]
+      left -= rungs.length
+    }
+    return undefined
+  }
+
+  /** Calls back for the `max` best rungs, best first. */
+  forEach(visit: (rung: T) => void, max = Number.POSITIVE_INFINITY): void {
+    let left = max
+    for (let section = this.sections.length - 1; section >= 0 && left > 0; section--) {
+      const rungs = this.sections[section]!
+      for (let place = rungs.length - 1; place >= 0 && left > 0; place--, left--) visit(rungs[place]!)
+    }
   }
 
   /** Removes everything. */
   clear(): void {
-    this.rungs.length = 0
+    this.sections = [[]]
+    this.size = 0
   }
 }

@@ -27,10 +27,9 @@ export class LevelBook {
   set(isAsk: boolean, priceKey: number, price: string, size: string, orders: string | null): void {
     const side = isAsk ? this.asks : this.bids
     const key = isAsk ? -priceKey : priceKey
-    const place = side.find(key)
-    if (place < 0) side.insert(-place - 1, { key, price, size, orders })
+    const level = side.seek(key)
+    if (level === undefined) side.insert({ key, price, size, orders })
     else {
-      const level = side.rungs[place]!
       level.price = price
       level.size = size
       level.orders = orders
@@ -39,22 +38,20 @@ export class LevelBook {
 
   /** The level of a price, to be changed in place; undefined when there is none. */
   get(isAsk: boolean, priceKey: number): Level2 | undefined {
-    const side = isAsk ? this.asks : this.bids
-    return side.rungs[side.find(isAsk ? -priceKey : priceKey)]
+    return (isAsk ? this.asks : this.bids).seek(isAsk ? -priceKey : priceKey)
   }
 
   /** Removes a level; false when there is none at the price. */
   remove(isAsk: boolean, priceKey: number): boolean {
     const side = isAsk ? this.asks : this.bids
-    const place = side.find(isAsk ? -priceKey : priceKey)
-    if (place < 0) return false
-    side.remove(place)
+    if (side.seek(isAsk ? -priceKey : priceKey) === undefined) return false
+    side.remove()
     return true
   }
 
   /** Number of levels of a side. */
   count(isAsk: boolean): number {
-    return (isAsk ? this.asks : this.bids).rungs.length
+    return (isAsk ? this.asks : this.bids).count
   }
 
   /** Empties the book. */
@@ -77,27 +74,27 @@ export class LevelBook {
 
   /** The `depth` best levels of a side as JSON text: `[["43250.5","100","0","5"],…]`; `orders` may be null. */
   top(isAsk: boolean, depth: number): string {
-    const rungs = (isAsk ? this.asks : this.bids).rungs
-    const end = Math.max(0, rungs.length - depth)
     let text = '['
-    for (let at = rungs.length - 1; at >= end; at--) {
-      const level = rungs[at]!
+    const add = (level: Level2) => {
       const orders = level.orders === null ? 'null' : `"${level.orders}"`
       text += `${text.length > 1 ? ',' : ''}["${level.price}","${level.size}","0",${orders}]`
     }
+    ;(isAsk ? this.asks : this.bids).forEach(add, depth)
     return `${text}]`
   }
 
   /** The n-th best level of a side, from 0. */
   at(isAsk: boolean, n: number): Level2 | undefined {
-    const rungs = (isAsk ? this.asks : this.bids).rungs
-    return rungs[rungs.length - 1 - n]
+    return (isAsk ? this.asks : this.bids).at(n)
   }
 
   /** The whole book as plain data. */
   state(): LevelBookState {
-    const rows = (side: Ladder<Level2>) =>
-      side.rungs.map((l): [string, string, string | null] => [l.price, l.size, l.orders]).reverse()
+    const rows = (side: Ladder<Level2>) => {
+      const list: [string, string, string | null][] = []
+      side.forEach(({ price, size, orders }) => void list.push([price, size, orders]))
+      return list
+    }
     return { bids: rows(this.bids), asks: rows(this.asks) }
   }
 

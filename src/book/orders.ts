@@ -72,12 +72,10 @@ export class OrderBook {
     }
     if (old !== undefined) this.unlink(old)
     const side = isAsk ? this.asks : this.bids
-    const place = side.ladder.find(key)
-    let level: PriceLevel
-    if (place >= 0) level = side.ladder.rungs[place]!
-    else {
+    let level = side.ladder.seek(key)
+    if (level === undefined) {
       level = this.makeLevel(key, price)
-      side.ladder.insert(-place - 1, level)
+      side.ladder.insert(level)
     }
     const order = this.makeOrder(id, isAsk, size, level)
     if (level.last === null) level.first = order
@@ -147,7 +145,8 @@ export class OrderBook {
     side.total.subtractRead()
     if (--level.count > 0) level.sum.subtractRead()
     else {
-      side.ladder.remove(side.ladder.find(level.key))
+      side.ladder.seek(level.key)
+      side.ladder.remove()
       level.first = level.last = null
       if (this.spareLevels.length < SPARE_MAX) this.spareLevels.push(level)
     }
@@ -178,34 +177,31 @@ export class OrderBook {
 
   /** The `depth` best levels of a side as JSON text: `[["91018","0.175","0","2"],…]`. */
   top(isAsk: boolean, depth: number): string {
-    const rungs = (isAsk ? this.asks : this.bids).ladder.rungs
-    const end = Math.max(0, rungs.length - depth)
     let text = '['
-    for (let at = rungs.length - 1; at >= end; at--) {
-      const level = rungs[at]!
+    const add = (level: PriceLevel) => {
       text += `${text.length > 1 ? ',' : ''}["${level.price}","${level.sum.toString()}","0","${level.count}"]`
     }
+    ;(isAsk ? this.asks : this.bids).ladder.forEach(add, depth)
     return `${text}]`
   }
 
   /** Number of price levels of a side. */
   levelCount(isAsk: boolean): number {
-    return (isAsk ? this.asks : this.bids).ladder.rungs.length
+    return (isAsk ? this.asks : this.bids).ladder.count
   }
 
   /** The n-th best price level of a side, from 0, good until the next change; its orders are linked in queue order. */
   level(isAsk: boolean, n: number): PriceLevel | undefined {
-    const rungs = (isAsk ? this.asks : this.bids).ladder.rungs
-    return rungs[rungs.length - 1 - n]
+    return (isAsk ? this.asks : this.bids).ladder.at(n)
   }
 
   /** The `count` best orders of a side: by price, then by ascending numeric id (shorter ids are smaller). */
   firstOrders(isAsk: boolean, count: number): Order[] {
-    const rungs = (isAsk ? this.asks : this.bids).ladder.rungs
+    const { ladder } = isAsk ? this.asks : this.bids
     const found: Order[] = []
-    for (let at = rungs.length - 1; at >= 0 && found.length < count; at--) {
+    for (let n = 0; n < ladder.count && found.length < count; n++) {
       const start = found.length
-      for (let order = rungs[at]!.first; order !== null; order = order.after) found.push(order)
+      for (let order = ladder.at(n)!.first; order !== null; order = order.after) found.push(order)
       if (found.length - start > 1) found.push(...found.splice(start).sort(byId))
     }
     return found.slice(0, count)
@@ -225,10 +221,9 @@ export class OrderBook {
   /** Calls back for every order, bids first, best first, in queue order. */
   forEach(visit: (order: Order) => void): void {
     for (const side of [this.bids, this.asks]) {
-      const rungs = side.ladder.rungs
-      for (let at = rungs.length - 1; at >= 0; at--) {
-        for (let order = rungs[at]!.first; order !== null; order = order.after) visit(order)
-      }
+      side.ladder.forEach(level => {
+        for (let order = level.first; order !== null; order = order.after) visit(order)
+      })
     }
   }
 

@@ -2,37 +2,56 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { Ladder } from '../../src/book/ladder.ts'
 
-it('finds every key where it is, and every other key where it belongs', () => {
-  const keys = fc.uniqueArray(fc.integer({ min: -300, max: 300 }), { maxLength: 200 })
+type Rung = { key: number }
+
+function keysOf(ladder: Ladder<Rung>, max?: number): number[] {
+  const keys: number[] = []
+  ladder.forEach(({ key }) => void keys.push(key), max)
+  return keys
+}
+
+/** Inserts what is not there, removes what is. */
+function toggle(ladder: Ladder<Rung>, key: number): void {
+  if (ladder.seek(key) === undefined) ladder.insert({ key })
+  else ladder.remove()
+}
+
+it.each([
+  ['few', 60, 300],
+  ['many: sections are cut in two, and vanish', 3000, 4000]
+])('holds what a sorted list would, of %s keys', (_, range, length) => {
+  const keys = fc.array(fc.integer({ min: -range, max: range }), { minLength: length / 2, maxLength: length })
   fc.assert(
-    fc.property(keys, fc.integer({ min: -310, max: 310 }), (unsorted, key) => {
-      const ladder = new Ladder<{ key: number }>()
-      for (const each of unsorted) {
-        const place = ladder.find(each)
-        expect(place).toBeLessThan(0)
-        ladder.insert(-place - 1, { key: each })
+    fc.property(keys, fc.integer({ min: -range - 9, max: range + 9 }), (toggles, asked) => {
+      const ladder = new Ladder<Rung>()
+      const oracle = new Set<number>()
+      for (const key of toggles) {
+        toggle(ladder, key)
+        if (!oracle.delete(key)) oracle.add(key)
       }
-      const sorted = [...unsorted].sort((a, b) => a - b)
-      expect(ladder.rungs.map(rung => rung.key)).toEqual(sorted)
-      expect(ladder.best()?.key).toBe(sorted.at(-1))
-      const there = sorted.indexOf(key)
-      expect(ladder.find(key)).toBe(there >= 0 ? there : -sorted.filter(each => each < key).length - 1)
-      for (const [place, each] of sorted.entries()) expect(ladder.find(each)).toBe(place)
-    })
+      const sorted = [...oracle].sort((a, b) => b - a)
+      expect(keysOf(ladder)).toEqual(sorted)
+      expect(keysOf(ladder, 7)).toEqual(sorted.slice(0, 7))
+      expect(ladder.count).toBe(sorted.length)
+      expect(ladder.best()?.key).toBe(sorted[0])
+      for (const n of [0, 1, 130, sorted.length - 1, sorted.length]) expect(ladder.at(n)?.key).toBe(sorted[n])
+      expect(ladder.seek(asked)?.key).toBe(oracle.has(asked) ? asked : undefined)
+      for (const key of sorted) expect(ladder.seek(key)?.key).toBe(key)
+      for (const key of sorted) toggle(ladder, key)
+      expect([ladder.count, ladder.best(), ladder.at(0)]).toEqual([0, undefined, undefined])
+      toggle(ladder, asked)
+      expect(keysOf(ladder)).toEqual([asked])
+      ladder.clear()
+      expect(ladder.best()).toBeUndefined()
+    }),
+    { numRuns: 40 }
   )
 })
 
-it('removes the rung that it is told to, and no other', () => {
-  fc.assert(
-    fc.property(fc.uniqueArray(fc.integer(), { minLength: 1, maxLength: 50 }), fc.nat(), (unsorted, pick) => {
-      const ladder = new Ladder<{ key: number }>()
-      const sorted = [...unsorted].sort((a, b) => a - b)
-      for (const key of sorted) ladder.insert(ladder.rungs.length, { key })
-      const place = pick % sorted.length
-      ladder.remove(place)
-      expect(ladder.rungs.map(rung => rung.key)).toEqual(sorted.filter((_, at) => at !== place))
-      ladder.clear()
-      expect(ladder.best()).toBeUndefined()
-    })
-  )
+it('grows from either end', () => {
+  for (const direction of [1, -1]) {
+    const ladder = new Ladder<Rung>()
+    for (let n = 0; n < 1000; n++) toggle(ladder, n * direction)
+    expect(keysOf(ladder)).toEqual(Array.from({ length: 1000 }, (_, n) => n * direction).sort((a, b) => b - a))
+  }
 })
