@@ -28,12 +28,13 @@ export class Pulse {
   tick(): boolean {
     const { heardUs, askedUs } = this.state
     const { ackMsMax, pingMs } = this.limits
-    const quietUs = this.host.us - Math.max(heardUs, askedUs)
-    if (askedUs > heardUs && quietUs > ackMsMax * 1000) {
+    const isAsked = askedUs > heardUs
+    if (isAsked && this.host.us - askedUs > ackMsMax * 1000) {
       this.host.hangup(`no answer to ping within ${ackMsMax} ms`)
       return false
     }
-    if (quietUs > pingMs * 1000) {
+    // One question at a time: another one would begin the wait for the answer anew.
+    if (!isAsked && this.host.us - heardUs > pingMs * 1000) {
       this.state.askedUs = this.host.us
       this.ping()
     }

@@ -1290,6 +1290,20 @@ describe('level 2', () => {
     expect(types()).toEqual(['clear', 'snapshot', 'gap'])
   })
 
+  it('a zero of another form of frame removes, too', () => {
+    driver.in('a', UPDATE.replace('"98.00","1e-7"', '"99.50","0.00"').replaceAll(',', ' , '))
+    expect(shown().bids).toEqual([['100.00', '3.5', '0', null]])
+  })
+
+  it('a time of another kind is none, and one that makes the frame no JSON is not taken for unknown', () => {
+    expect(driver.in('a', UPDATE.replace(`"${TIME}"`, '7'))).toBe('msg')
+    expect(updates().at(-1)).toMatchObject({ event_type: 'update', exchange_time: null })
+    expect(driver.in('a', UPDATE.replace('1e-7', '0.5').replace(TIME, '0001-01-01T\n'))).toBe('text')
+    // Without numbers nobody knows what it said.
+    expect(details('gap')).toMatchObject([{ reason: 'unreadable' }])
+    expect(types()).toEqual(['clear', 'snapshot', 'update', 'gap'])
+  })
+
   it('a broken snapshot is none', () => {
     say({ type: 'snapshot', product_id: BTC, asks: [['1', '1']], bids: [['1', null]] })
     expect(details('gap')).toMatchObject([{ reason: 'build_fail' }])
