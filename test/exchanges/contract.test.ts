@@ -7,6 +7,7 @@ import type { SimulatedExchange } from '../../src/simulator/listing.ts'
 import type { SimulatorOptions } from '../../src/simulator/simulator.ts'
 import { described, type MemorySink } from '../helpers/driver.ts'
 import { mutate, seeded } from '../helpers/mutate.ts'
+import { snapshotDifference } from '../helpers/replay.ts'
 import { frameLine, playTape, recordTape, type Tape, TapePlayer, updatePlaces } from '../helpers/tape.ts'
 
 const SOURCES = new URL('../../src/exchanges/', import.meta.url)
@@ -158,6 +159,7 @@ describe.each(VARIANTS)('$name', { timeout: LONG_MS }, variant => {
     expect(playTape(exchange, tape.lines).text()).toBe(tape.derived)
     expect(clean.statuses('checksum_mismatch')).toEqual([])
     expect(clean.statuses('refused')).toEqual([])
+    expect(snapshotDifference(clean, variant.config?.depth ?? 400)).toBeNull()
     for (const instId of variant.instIds) {
       const shots = clean.lines.filter(({ feed, name }) => /^l[23]_(?:spot|perps)$/.test(feed) && name === instId)
       expect(shots.length).toBeGreaterThan(2)
@@ -221,7 +223,7 @@ describe.each(VARIANTS)('$name', { timeout: LONG_MS }, variant => {
     }
   })
 
-  it('hostile frames end nothing, and no book is wrong without a mark', () => {
+  it('hostile frames end nothing, and every snapshot is what the events give', () => {
     const random = seeded(variant.name.length * 7919)
     const places = tape.lines.flatMap((text, at) => (frameLine(text).msg === undefined ? [] : [at]))
     const rounds = Math.ceil(HOSTILE / 50)
@@ -239,6 +241,7 @@ describe.each(VARIANTS)('$name', { timeout: LONG_MS }, variant => {
       const assertions = player.requests.logs.filter(({ message }) => message.startsWith('Assertion'))
       expect(assertions).toEqual([])
       for (const { text } of player.sink.lines) expect(() => JSON.parse(text)).not.toThrow()
+      expect(snapshotDifference(player.sink, variant.config?.depth ?? 400), `round ${round}`).toBeNull()
     }
   })
 })
