@@ -170,6 +170,11 @@ export class Connection implements Host, Home {
   /** Frames of the connection never reached the session. Where numbers do not show that by themselves, it is told here. */
   lostFrames(reason: string, count: number): void {
     this.guard(() => this.session.onLost?.())
+    this.loseUnproven(reason, count)
+  }
+
+  /** The books that nothing else would show the loss of a frame in. */
+  private loseUnproven(reason: string, count: number): void {
     for (const keeper of this.keepers) {
       const { level } = keeper.instrument
       const proof = this.exchange.proof[level]
@@ -214,7 +219,7 @@ export class Connection implements Host, Home {
 
   unreadable(text: string): void {
     this.log('warn', 'Unreadable frame kept', { start: text.slice(0, 80) })
-    if (/^\s*[[{]/.test(text)) this.lostFrames('unreadable', 1)
+    if (/^\s*[[{]/.test(text)) this.loseUnproven('unreadable', 1)
   }
 
   metadata(info: InstrumentInfo): void {

@@ -30,7 +30,6 @@ export interface HeldState {
 /** How long a crossing order may cross: as long as a book may be crossed. */
 const CROSSED_US_MAX = 5_000_000
 /** An order without a price that was never told to be gone is forgotten. */
-const PRICELESS_US_MAX = 60_000_000
 const HELD_MAX = 5000
 
 /** Whether an order of this price key (NaN or null: no price) cannot rest in the book. */
@@ -96,7 +95,10 @@ function hold(held: HeldState, id: string, isAsk: boolean, price: string, size: 
     key: Number.isNaN(key) ? null : key,
     sinceUs: us
   })
-  if (held.list.length > HELD_MAX) held.list.shift()
+  if (held.list.length <= HELD_MAX) return
+  // Those without a price say least about the book.
+  const priceless = held.list.findIndex(order => order.key === null)
+  held.list.splice(Math.max(0, priceless), 1)
 }
 
 /** Whether the event was of an order that is held apart, and is done with. */
@@ -144,11 +146,10 @@ export function settleHeld(keeper: Keeper, held: HeldState): void {
 
 /**
  * An order that crosses for so long that the book must be wrong; undefined when there is none. Orders without a price say
- * nothing about the book; old ones are forgotten.
+ * nothing about the book.
  */
 export function overdue(keeper: Keeper, held: HeldState, us: number): HeldOrder | undefined {
   if (held.list.length === 0) return undefined
-  held.list = held.list.filter(({ key, sinceUs }) => key !== null || us - sinceUs <= PRICELESS_US_MAX)
   return held.list.find(
     ({ isAsk, key, sinceUs }) => key !== null && us - sinceUs > CROSSED_US_MAX && cannotRest(keeper, isAsk, key)
   )

@@ -253,7 +253,7 @@ class BitstampSession implements Session {
     const named = /"channel"\s*:\s*"([^"\\]{1,100})"/.exec(this.text)
     const subscription = this.byChannel.get(named?.[1] ?? '')
     if (subscription && /"event"\s*:\s*"(?:order_|data|trade)/.test(this.text)) this.unreadable(subscription)
-    else this.host.unreadable(this.text)
+    else this.onCut()
   }
 
   /** Whether data of a subscription counts: what still comes of one that was left concerns nobody. */
@@ -274,6 +274,12 @@ class BitstampSession implements Session {
     else if (!isL3 && event === 'data') this.onDiff(subscription)
   }
 
+  /** What is no JSON may have been an update that was cut. */
+  private onCut(): void {
+    this.host.unreadable(this.text)
+    if (/^\s*[[{]/.test(this.text)) this.onLost()
+  }
+
   private isL3(index: number): boolean {
     return this.host.keepers[index]!.instrument.level === 'l3'
   }
@@ -285,8 +291,17 @@ class BitstampSession implements Session {
     const wasLive = keeper.live
     keeper.malformed(this.text.slice(0, 200), kind)
     if (kind !== 'book' || wasLive || (stage !== 'live' && stage !== 'asked')) return
-    this.images.reset(index)
+    this.dropWaiting(index)
     if (stage === 'live') this.images.again(index)
+  }
+
+  /** What waits is incomplete and goes: an image must have it. */
+  private dropWaiting(index: number): void {
+    const book = this.state_.books[index]!
+    const newest = this.images.backlog(index).at(-1)
+    if (!this.isL3(index)) book.needed = Math.max(book.needed, book.newest)
+    else if (newest !== undefined && this.reread(newest)) book.needed = Math.max(book.needed, this.event.ms + 1)
+    this.images.reset(index)
   }
 
   /** Steps 3, 5 and 6, L3. */
@@ -472,7 +487,8 @@ class BitstampSession implements Session {
     const imageMs = Math.floor(image.us / 1000)
     const backlog = this.images.backlog(index)
     const firstMs = backlog[0] !== undefined && this.reread(backlog[0]) ? Math.max(event.ms, event.beforeMs + 1) : 0
-    if (imageMs < Math.max(firstMs, book.time, book.needed)) return this.tooOld(index, book)
+    // An event of the image's own millisecond that was applied before may be missing in it, and is no longer at hand.
+    if (imageMs < Math.max(firstMs, book.time + 1, book.needed)) return this.tooOld(index, book)
     keeper.beginImage(null, isoOfMicros(image.micros))
     putImage(keeper, book.held, image.sides, host.us)
     book.imageTime = book.time = imageMs
@@ -517,6 +533,8 @@ class BitstampSession implements Session {
   private tooOld(index: number, book: BookState): false {
     if (++book.old < OLD_MAX) return false
     book.old = book.time = book.needed = book.newest = 0
+    // The next event's link is held against the image: what is dropped here must not count as seen.
+    book.last = null
     this.images.reset(index)
     return false
   }
@@ -601,7 +619,7 @@ class BitstampSession implements Session {
   onLost(): void {
     for (const { index, kind, stage } of this.subscriptions.list) {
       if (kind !== 'book' || this.host.keepers[index]!.live || (stage !== 'live' && stage !== 'asked')) continue
-      this.images.reset(index)
+      this.dropWaiting(index)
       if (stage === 'live') this.images.again(index)
     }
   }

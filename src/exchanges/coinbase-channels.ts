@@ -134,7 +134,9 @@ export class Channels {
 
   private compare(subscription: Subscription, isInForce: boolean): void {
     const { stage, kind, index } = subscription
-    if (stage === 'asked' && isInForce) this.acknowledge(subscription, true)
+    // An error names no request: what it was laid to may be in force nevertheless.
+    const isUnsettled = stage === 'asked' || stage === 'waiting' || stage === 'refused'
+    if (isUnsettled && isInForce) this.acknowledge(subscription, true)
     else if (stage === 'leaving' && !isInForce) this.subscriptions.left(subscription)
     else if (stage === 'live' || stage === 'acked') {
       // Data may overtake the list: only what has been in one can be gone from it.

@@ -69,6 +69,9 @@ const QUIET_US = 2_000_000
 /** So many old numbers in a row mean that the exchange has started to count anew; of repetitions it takes more. */
 const OLD_IN_ROW_MAX = 64
 const REPEATED_IN_ROW_MAX = 1000
+/** A message whose number is further ahead of an image than this is not waited for; nor after so many images. */
+const FLOOR_AHEAD_MAX = 100_000
+const FLOOR_TRIES_MAX = 8
 const INSTRUMENTS_MAX = { l3: 5, l2: 25 }
 
 /** What is known of one product. */
@@ -84,6 +87,12 @@ interface ProductState {
   beatUs: number
   /** The latest time that a message bore. */
   time: string | null
+  /** The largest number that a message bore since the subscription began or the numbers began anew. */
+  heard: number | null
+  /** The number of a message that was dropped: the next image must contain it. */
+  floor: number | null
+  /** Images in a row that did not. */
+  below: number
 }
 
 interface SessionState {
@@ -148,7 +157,10 @@ class CoinbaseSession implements Session {
         known: null,
         ahead: 0,
         beatUs: 0,
-        time: null
+        time: null,
+        heard: null,
+        floor: null,
+        below: 0
       })),
       pending: this.channels.pending,
       list: this.subscriptions.list
@@ -180,8 +192,8 @@ class CoinbaseSession implements Session {
   private forget(index: number): void {
     this.images.reset(index)
     const product = this.state_.products[index]!
-    product.last = product.known = product.time = null
-    product.old = product.ahead = 0
+    product.last = product.known = product.time = product.heard = product.floor = null
+    product.old = product.ahead = product.below = 0
   }
 
   read(text: string): FrameForm {
@@ -274,7 +286,9 @@ class CoinbaseSession implements Session {
     if (sequence === null) return this.onUnnumbered(keeper, message)
     const product = this.state_.products[index]!
     product.known = Math.max(product.known ?? 0, sequence)
-    if (keeper.live && !this.isNext(keeper, product, message)) return
+    const isNext = !keeper.live || this.isNext(keeper, product, message)
+    product.heard = Math.max(product.heard ?? 0, sequence)
+    if (!isNext) return
     noteTime(product, message)
     if (keeper.live) {
       product.last = sequence
@@ -299,8 +313,10 @@ class CoinbaseSession implements Session {
     }
     // What is repeated is no younger than what came before. Numbers that start again smaller are.
     const oldMax = isLater(message.time, product.time) ? OLD_IN_ROW_MAX : REPEATED_IN_ROW_MAX
+    // What the image was ahead of the messages by is caught up with: none of it comes twice.
+    if (sequence < expected && product.heard !== null && sequence > product.heard) return false
     if (sequence < expected && ++product.old <= oldMax) return false
-    product.known = sequence
+    product.known = product.heard = sequence
     keeper.lose('sequence', expected, sequence)
     return true
   }
@@ -376,10 +392,13 @@ class CoinbaseSession implements Session {
     const product = this.state_.products[index]!
     const backlog = this.images.backlog(index)
     let last = image.sequence
+    if (product.floor !== null && last < product.floor && ++product.below < FLOOR_TRIES_MAX) return false
+    product.floor = null
+    product.below = 0
     for (const [place, text] of backlog.entries()) {
       const { sequence } = this.reread(text)
       if (sequence === null || sequence <= last) continue
-      if (sequence !== last + 1) return this.keepFrom(index, place + 1)
+      if (sequence !== last + 1) return this.keepFrom(index, place + 1, image.sequence)
       last = sequence
     }
     keeper.beginImage(image.sequence, image.time)
@@ -404,7 +423,7 @@ class CoinbaseSession implements Session {
     }
     product.last = last
     product.known = last
-    product.old = product.ahead = 0
+    product.old = product.ahead = product.below = 0
     keeper.endImage()
     return true
   }
@@ -413,7 +432,9 @@ class CoinbaseSession implements Session {
    * Of what waits, only the messages after the one that the image does not reach are worth waiting with: the next image is
    * newer, and a number that no image will ever reach must not stand in the way of every one.
    */
-  private keepFrom(index: number, place: number): false {
+  private keepFrom(index: number, place: number, imageSequence: number): false {
+    const dropped = this.reread(this.images.backlog(index)[place - 1]!).sequence
+    if (dropped !== null && dropped - imageSequence <= FLOOR_AHEAD_MAX) this.state_.products[index]!.floor = dropped
     const rest = this.images.backlog(index).slice(place)
     this.images.reset(index)
     for (const text of rest) this.images.hold(index, text)

@@ -102,6 +102,7 @@ class HuobiSession implements Session {
       },
       s => this.leave(s)
     )
+    this.subscriptions.acksApart = true
     this.subscriptions.imagesApart = true
     // Step 2.
     this.images = new Images(host, (index, id) => host.send(JSON.stringify({ req: this.topic(index, 'book'), id })))
@@ -340,7 +341,11 @@ class HuobiSession implements Session {
     const data = asObject(object.tick)?.data
     const sinceMs = this.state_.sinceMs[this.placeOf(subscription)]!
     const trades = Array.isArray(data) ? data.map(row => readTrade(asObject(row), sinceMs)) : [undefined]
-    if (trades.includes(undefined)) return keeper.malformed(this.text.slice(0, 200), 'trades')
+    if (trades.includes(undefined)) {
+      keeper.malformed(this.text.slice(0, 200), 'trades')
+      keeper.status('gap', { channel: 'trades', cause: 'build_fail', expected: null, received: null })
+      return
+    }
     for (const trade of trades.toReversed()) keeper.trade(trade!)
   }
 

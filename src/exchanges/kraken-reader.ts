@@ -269,7 +269,8 @@ function idEnd(text: string, start: number): number {
   return at > start ? at : -1
 }
 
-const NUMBER_OR_STRING = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g
+// Written so that a string of megabytes takes no step of the stack for each character.
+const NUMBER_OR_STRING = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g
 
 /** The value of a JSON text with every number as its text. The text must be JSON. */
 export function parseNumbersAsText(text: string): unknown {

@@ -277,7 +277,7 @@ class KrakenSession implements Session {
   private onValue(): void {
     const object = asObject(this.value)
     this.value = undefined
-    if (object === undefined) return this.unreadable()
+    if (object === undefined) return this.onCut()
     if (typeof object.method === 'string') return this.onAnswer(object)
     if (object.success === false || typeof object.error === 'string')
       return this.onAnswer({ ...object, method: 'subscribe' })
@@ -429,7 +429,7 @@ class KrakenSession implements Session {
     this.forget(id, [subscription])
     if (method === 'unsubscribe') this.subscriptions.left(subscription)
     // One that waits was taken for refused, with a message that was refused as a whole.
-    else if (subscription.stage === 'asked' || subscription.stage === 'waiting')
+    else if (subscription.stage === 'asked' || subscription.stage === 'waiting' || subscription.stage === 'refused')
       this.subscriptions.acked(subscription, null)
   }
 
@@ -486,6 +486,19 @@ class KrakenSession implements Session {
     for (const { at } of without) this.postpone(list[at]!, { error })
   }
 
+  /** What is no JSON. Of a message of books that was cut, the checksum shows the ten best levels only. */
+  private onCut(): void {
+    this.unreadable()
+    if (!this.text.startsWith(`{"channel":"${this.channel}"`)) return
+    const named = this.host.keepers.filter(k => this.text.includes(JSON.stringify(k.instrument.instId)))
+    for (const keeper of named.length > 0 ? named : this.host.keepers) keeper.lose('unreadable', null, null)
+  }
+
+  /** Nobody knows what the lost frames said, and the checksum shows the ten best levels only. */
+  onLost(): void {
+    for (const keeper of this.host.keepers) keeper.lose('unreadable', null, null)
+  }
+
   onTick(): void {
     if (!this.pulse.tick()) return
     const { instruments, queue, system } = this.state_
@@ -497,7 +510,7 @@ class KrakenSession implements Session {
     const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
     const isTrading = system === null || system === 'online'
     this.subscriptions.tick(s => (s.kind === 'book' && isTrading ? silenceUs : Number.POSITIVE_INFINITY))
-    this.trades.tick()
+    if (this.tradesPlace >= 0) this.trades.tick()
     this.isBusy = false
     this.flush()
   }

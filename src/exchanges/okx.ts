@@ -99,6 +99,7 @@ class OkxSession implements Session {
       },
       s => this.leave(s)
     )
+    this.subscriptions.acksApart = true
     // Step B2.
     this.images = new Images(host, (index, id) => {
       const instId = encodeURIComponent(host.keepers[index]!.instrument.instId)
@@ -164,8 +165,9 @@ class OkxSession implements Session {
     const keeper = this.host.keepers[index]!
     if (arg.channel !== 'books' && arg.channel !== 'trades') return
     const data = object.data
-    if (!Array.isArray(data) || data.length === 0) return keeper.malformed(this.text.slice(0, 200))
-    if (arg.channel === 'trades') return this.onTrades(index, data)
+    const kind = arg.channel === 'books' ? 'book' : 'trades'
+    if (!Array.isArray(data) || data.length === 0) return keeper.malformed(this.text.slice(0, 200), kind)
+    if (kind === 'trades') return this.onTrades(index, data)
     const frame = new OkxBookFrame()
     for (const entry of data) {
       if (!fillOkxFrame(frame, keeper.instrument.instId, object.action, asObject(entry))) {
@@ -278,7 +280,7 @@ class OkxSession implements Session {
         price: px,
         size: sz,
         exchangeTime: typeof ts === 'string' && isCount(ts) ? Number(ts) : null,
-        metadata: JSON.stringify({ count, source, seqId })
+        metadata: JSON.stringify({ count, source, seqId: Number.isSafeInteger(seqId) ? seqId : undefined })
       })
     }
   }

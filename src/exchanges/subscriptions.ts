@@ -38,6 +38,8 @@ export class Subscriptions {
   private readonly limits: Limits
   /** Set where the image of a book does not come by itself: then its lack is no fault of the subscription. */
   imagesApart = false
+  /** Set where each subscription is acknowledged by itself: one that is not, while others work, concerns itself alone. */
+  acksApart = false
   private readonly ask: (batch: readonly Subscription[]) => void
   private readonly leave: (subscription: Subscription) => void
 
@@ -188,7 +190,10 @@ export class Subscriptions {
       switch (subscription.stage) {
         case 'asked':
         case 'leaving':
-          if (age > ackUs) return this.host.hangup(`no acknowledgement within ${this.limits.ackMsMax} ms`)
+          if (age <= ackUs) break
+          if (!this.acksApart || subscription.stage !== 'asked' || !this.list.some(({ stage }) => stage === 'live'))
+            return this.host.hangup(`no acknowledgement within ${this.limits.ackMsMax} ms`)
+          this.refuse(subscription, false, { msg: `no acknowledgement within ${this.limits.ackMsMax} ms` })
           break
         case 'acked':
           if (!this.imagesApart && age > ackUs) this.renew(subscription, 'no image')

@@ -751,7 +751,9 @@ describe('trades', () => {
     driver.in('a', detail(`${row('9', ms())},${bad}`))
     expect(trades()).toEqual([])
     expect(driver.requests.logs.map(({ message }) => message)).toEqual(['BUILD_FAIL: Missing required fields'])
-    expect(details('gap')).toEqual([])
+    expect(details('gap')).toEqual([
+      { conn: 'a', channel: 'trades', cause: 'build_fail', expected: null, received: null }
+    ])
     driver.in('a', detail(row('10', ms())))
     expect(trades()).toHaveLength(1)
   })
