@@ -16,10 +16,13 @@
  * What the feed cannot show: an image has 5000 levels a side (futures 1000). Levels beyond them are unknown until they
  * change; a change of such a level adds it, so that the far end of a book has holes.
  *
- * Starting over needs no new subscription: only the image is fetched again. A stream that does not exist is acknowledged,
- * too, and stays silent: hence the limit for the first event. A stream without changes sends nothing, not even a sign of
- * life; the connection is asked for its list of streams after a time of quiet. Pings of the protocol are answered by the
- * socket. Connections end after 24 hours: another one is opened before.
+ * Starting over needs no new subscription: only the image is fetched again. A stream without changes sends nothing, not
+ * even a sign of life:
+ *  - A book without a first event gets its image all the same; the first event must then continue it by step 5.
+ *  - Whether a stream is subscribed the list of streams tells: it is asked for after a time of quiet, when a first event
+ *    does not come, and now and then besides.
+ *  - Whether a silent book is quiet or its stream mute, the number of its image over REST tells.
+ * Pings of the protocol are answered by the socket. Connections end after 24 hours: another one is opened before.
  */
 import type { FeedKind, Instrument } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
@@ -51,7 +54,7 @@ import { type Subscription, Subscriptions } from './subscriptions.ts'
 import { TradeChain, type TradeChainState, type TradeHole } from './trade-chain.ts'
 
 const LIMITS: Limits = {
-  // A stream without changes sends nothing, so that silence alone proves little.
+  // A stream without changes sends nothing: after so much silence REST is asked whether there were any.
   silenceMsMax: 300_000,
   pingMs: 30_000,
   ackMsMax: 10_000,
@@ -70,17 +73,33 @@ const FUTURES_WEIGHT = 2.5
 /** Of 1024 streams, so that the images of one connection do not eat the budget. */
 const INSTRUMENTS_MAX = 200
 const PARAMS_MAX = 200
-/** An acknowledged book without an event for so long may not exist. */
+/** An acknowledged book without an event for so long is quiet: its image is asked for without one. */
+const QUIET_US = 5_000_000
+/** A stream without a first event for so long may not be subscribed: the list of streams tells. */
 const FIRST_EVENT_US_MAX = 60_000_000
+/** So often the list of streams is asked for besides: silence would not tell of a stream that was lost. */
+const LIST_US = 120_000_000
+/** A book that has not reached the number of REST after so long is mute. */
+const MUTE_US = 10_000_000
+/** After so long a silent book is asked about again when REST did not answer. */
+const PROBE_RETRY_US = 30_000_000
+const PROBES_AT_ONCE_MAX = 4
 /** So many old events in a row mean that the exchange has started to count anew. */
 const OLD_EVENTS_MAX = 600
-const LIFE_US = 23.5 * 3_600_000_000
-/** Connections that were opened together must not be opened anew together. */
-const STAGGER_S_MAX = 20 * 60
+/**
+ * The exchange ends a connection after 24 hours, and the next one must be whole before: a handover of 200 instruments needs
+ * 12 minutes of the budget for images, and several connections share that budget.
+ */
+const LIFE_US = 21 * 3_600_000_000
+/** Connections that were opened together must not be opened anew together: so long has one handover after the other. */
+const STAGGER_S_MAX = 2 * 3600
 /** Refusals that name a mistake in the request (0 to 3): another try would be refused, too. */
 const MISTAKE_MAX = 3
-/** Images cost much and wait for their budget: few at once, and no frames for those that are far from their turn. */
-const IMAGES = { atOnceMax: 4, answerMsMax: 120_000, idleFramesMax: 50 }
+/**
+ * Images cost much and wait for their budget: few at once, and no frames for those that are far from their turn. A request
+ * is always answered in the end: asking again sooner would only put a second costly one behind the first.
+ */
+const IMAGES = { atOnceMax: 4, answerMsMax: 3_600_000, idleFramesMax: 50 }
 /** The paces that a depth stream may have, after `@depth`. */
 const PACES = ['', '@0ms', '@100ms', '@250ms', '@500ms', '@1000ms']
 const DEPTH_CHANNEL = /^depth(?:@\d+ms)?$/
@@ -88,11 +107,14 @@ const DEPTH_CHANNEL = /^depth(?:@\d+ms)?$/
 /** What differs between the markets. */
 interface MarketRest {
   image(symbol: string): { path: string; weight: number }
+  /** The smallest image: its number is wanted alone. */
+  probe(symbol: string): { path: string; weight: number }
   history(symbol: string, from: number): { path: string; weight: number }
 }
 
 const SPOT: MarketRest = {
   image: symbol => ({ path: `/api/v3/depth?symbol=${symbol}&limit=5000`, weight: 250 }),
+  probe: symbol => ({ path: `/api/v3/depth?symbol=${symbol}&limit=5`, weight: 5 }),
   history: (symbol, from) => ({
     path: `/api/v3/historicalTrades?symbol=${symbol}&fromId=${from}&limit=1000`,
     weight: 25
@@ -101,6 +123,7 @@ const SPOT: MarketRest = {
 /** The history from an id on needs a key here: the newest trades are the best that can be had. */
 const FUTURES: MarketRest = {
   image: symbol => ({ path: `/fapi/v1/depth?symbol=${symbol}&limit=1000`, weight: 20 * FUTURES_WEIGHT }),
+  probe: symbol => ({ path: `/fapi/v1/depth?symbol=${symbol}&limit=5`, weight: 2 * FUTURES_WEIGHT }),
   history: symbol => ({ path: `/fapi/v1/trades?symbol=${symbol}&limit=1000`, weight: Math.ceil(5 * FUTURES_WEIGHT) })
 }
 
@@ -123,6 +146,17 @@ interface Asked {
   readonly us: number
 }
 
+/** What is known of a silent book: whether it is quiet, or its stream mute. */
+interface Probe {
+  /** The request under way; null: none. */
+  id: string | null
+  /** Not to be asked about before, µs. */
+  dueUs: number
+  /** The number of REST that the book has not reached yet, and since when it is known, µs; null: none. */
+  target: number | null
+  targetUs: number
+}
+
 interface SessionState {
   pulse: PulseState
   images: ImagesState
@@ -136,6 +170,13 @@ interface SessionState {
   part: number | null
   openedUs: number
   leaving: boolean
+  /** By instrument. */
+  probes: Probe[]
+  probesAsked: number
+  /** By place in the list: since when a stream was asked for that has not brought anything; null: it has. */
+  eventlessUs: (number | null)[]
+  /** When the list of streams was asked for last, µs. */
+  listUs: number
 }
 
 class BinanceSession implements Session {
@@ -189,7 +230,11 @@ class BinanceSession implements Session {
       parts: [],
       part: null,
       openedUs: 0,
-      leaving: false
+      leaving: false,
+      probes: host.keepers.map(() => ({ id: null, dueUs: 0, target: null, targetUs: 0 })),
+      probesAsked: 0,
+      eventlessUs: this.subscriptions.list.map(() => null),
+      listUs: 0
     }
   }
 
@@ -202,20 +247,33 @@ class BinanceSession implements Session {
   }
 
   onOpen(): void {
-    this.state_.openedUs = this.host.us
+    this.state_.openedUs = this.state_.listUs = this.host.us
     this.pulse.heard()
     this.subscriptions.start()
     this.flush()
   }
 
   private ask(batch: readonly Subscription[]): void {
-    for (const { kind, index } of batch) if (kind === 'book') this.images.reset(index)
+    for (const subscription of batch) {
+      if (subscription.kind === 'book') this.forget(subscription.index)
+      this.state_.eventlessUs[this.placeOf(subscription)] = this.host.us
+    }
     this.asking.push(...batch)
   }
 
   private leave(subscription: Subscription): void {
-    if (subscription.kind === 'book') this.images.reset(subscription.index)
+    if (subscription.kind === 'book') this.forget(subscription.index)
     this.leavingNow.push(subscription)
+  }
+
+  /** Neither an image nor a probe under way is of use to a subscription that begins or ends. */
+  private forget(index: number): void {
+    this.images.reset(index)
+    this.forgetProbe(index)
+  }
+
+  private forgetProbe(index: number): void {
+    this.state_.probes[index] = { id: null, dueUs: 0, target: null, targetUs: 0 }
   }
 
   /** Sends what the line at hand has collected. */
@@ -233,14 +291,21 @@ class BinanceSession implements Session {
 
   /** Places in the list, so many that they fit one message. */
   private packed(subscriptions: readonly Subscription[]): number[][] {
-    const places = subscriptions.map(s => this.subscriptions.list.indexOf(s))
+    const places = subscriptions.map(s => this.placeOf(s))
     return Array.from({ length: Math.ceil(places.length / PARAMS_MAX) }, (_, n) =>
       places.slice(n * PARAMS_MAX, (n + 1) * PARAMS_MAX)
     )
   }
 
+  /** The list has the feeds of one instrument after those of another: no frame needs to look through it. */
+  private placeOf({ index, kind }: Pick<Subscription, 'index' | 'kind'>): number {
+    const { feeds } = this.host
+    return index * feeds.length + feeds.indexOf(kind)
+  }
+
   private send(method: Method, places: number[]): number {
     const id = ++this.state_.requests
+    if (method === 'LIST_SUBSCRIPTIONS') this.state_.listUs = this.host.us
     this.state_.asked[id] = { method, places, us: this.host.us }
     const params = places.map(place => this.streamOf(this.subscriptions.list[place]!))
     this.host.send(JSON.stringify(method === 'LIST_SUBSCRIPTIONS' ? { method, id } : { method, params, id }))
@@ -316,20 +381,23 @@ class BinanceSession implements Session {
     // What still comes of a subscription that was left concerns nobody.
     if (subscription === undefined || !isOn(subscription)) return
     if (frame.link === null && keeper.instrument.market !== 'spot') return this.onMalformed(index)
-    if (subscription.stage === 'asked') this.subscriptions.acked(subscription, null)
+    this.heard(subscription)
     this.subscriptions.data(subscription)
     if (keeper.live) this.onUpdate(index, keeper, frame)
     else this.hold(index)
   }
 
-  /** The list has the feeds of one instrument after those of another: no frame needs to look through it. */
   private subscriptionOf(index: number, kind: FeedKind): Subscription | undefined {
-    const { feeds } = this.host
-    const at = feeds.indexOf(kind)
-    return at < 0 ? undefined : this.subscriptions.list[index * feeds.length + at]
+    return this.host.feeds.includes(kind) ? this.subscriptions.list[this.placeOf({ index, kind })] : undefined
   }
 
-  /** Step 1. The first event of a subscription is what the image is asked for. */
+  /** Something has come of a stream that was asked for. */
+  private heard(subscription: Subscription): void {
+    if (subscription.stage === 'asked') this.subscriptions.acked(subscription, null)
+    this.state_.eventlessUs[this.placeOf(subscription)] = null
+  }
+
+  /** Step 1. The first event of a subscription is what the image is asked for, unless it does not come. */
   private hold(index: number): void {
     this.images.hold(index, this.text)
     this.images.want(index)
@@ -370,6 +438,8 @@ class BinanceSession implements Session {
   onFetched(id: string, answer: FetchAnswer): void {
     const hole = this.trades.hole(id)
     if (hole) return this.onHistory(hole, answer)
+    const probed = this.state_.probes.findIndex(probe => probe.id === id)
+    if (probed >= 0) return this.onProbed(probed, answer)
     const index = this.images.answered(id)
     if (index === undefined) return
     const image = answer.status === 200 ? readImage(answer.value) : undefined
@@ -379,8 +449,6 @@ class BinanceSession implements Session {
       return this.images.again(index)
     }
     const backlog = this.images.backlog(index)
-    // Without an event nothing shows that the image is no older than the stream: the first one asks again.
-    if (backlog.length === 0) return
     const keeper = this.host.keepers[index]!
     const chain: Chain = { last: image.id, isFresh: true, old: 0 }
     if (!this.fits(chain, backlog, keeper.instrument)) return this.images.again(index)
@@ -389,6 +457,9 @@ class BinanceSession implements Session {
     putImage(keeper.levels, image)
     this.bridge(keeper, chain, backlog)
     this.images.done(index)
+    // A quiet book lives from its image on; that the image is no older than the stream the first event must show.
+    const subscription = this.subscriptionOf(index, 'book')
+    if (subscription?.stage === 'acked') this.subscriptions.data(subscription)
   }
 
   /** Steps 3 to 5, by the numbers alone: whether the events that waited continue an image. */
@@ -430,7 +501,7 @@ class BinanceSession implements Session {
   private onTrade(index: number, data: Record<string, unknown>): void {
     const subscription = this.subscriptionOf(index, 'trades')
     if (subscription === undefined || !isOn(subscription)) return
-    if (subscription.stage === 'asked') this.subscriptions.acked(subscription, null)
+    this.heard(subscription)
     subscription.dataUs = this.host.us
     const keeper = this.host.keepers[index]!
     const print = readTrade(data)
@@ -500,7 +571,7 @@ class BinanceSession implements Session {
       const stream = this.streamOf(s)
       if (listed.has(stream)) continue
       this.host.log('warn', 'Subscription missing', { instId: this.instrument(s.index).instId, stream })
-      if (s.kind === 'book') this.images.reset(s.index)
+      if (s.kind === 'book') this.forget(s.index)
       this.subscriptions.left(s)
     }
   }
@@ -519,17 +590,80 @@ class BinanceSession implements Session {
 
   onTick(): void {
     if (!this.pulse.tick()) return
-    const { us, silenceMs } = this.host
+    const { us } = this.host
     if (us - this.state_.openedUs >= LIFE_US + this.staggerUs) this.replace('24 hours')
-    const silenceUs = (silenceMs ?? LIMITS.silenceMsMax) * 1000
-    this.subscriptions.tick(s => (s.kind === 'book' ? silenceUs : Number.POSITIVE_INFINITY))
-    for (const s of this.subscriptions.list) {
-      if (s.kind === 'book' && s.stage === 'acked' && us - s.sinceUs > FIRST_EVENT_US_MAX)
-        this.subscriptions.renew(s, 'no first event')
-    }
+    // Silence alone proves nothing: `watch` finds out what it means.
+    this.subscriptions.tick(() => Number.POSITIVE_INFINITY)
+    for (const s of this.subscriptions.list) if (s.kind === 'book') this.watch(s)
+    if (this.isListDue()) this.send('LIST_SUBSCRIPTIONS', [])
     this.images.tick()
     this.trades.tick()
     this.flush()
+  }
+
+  /** A book that says nothing: before its first event it needs its image, later it is quiet or mute. */
+  private watch(subscription: Subscription): void {
+    const { us, silenceMs, keepers } = this.host
+    const { index, stage, sinceUs, dataUs } = subscription
+    if (stage === 'acked' && us - sinceUs >= QUIET_US) this.images.want(index)
+    if (stage !== 'live') return
+    // Without a book there is nothing to compare; its image is being asked for.
+    if (!keepers[index]!.live) return this.forgetProbe(index)
+    const probe = this.state_.probes[index]!
+    if (probe.target !== null) this.compare(subscription, probe, probe.target)
+    else if (us - dataUs > (silenceMs ?? LIMITS.silenceMsMax) * 1000) this.askProbe(index, probe)
+  }
+
+  /** Whether a book has got to the number that REST has told, or its stream is mute. */
+  private compare(subscription: Subscription, probe: Probe, target: number): void {
+    const { us, keepers } = this.host
+    const { index, dataUs } = subscription
+    if (this.state_.chains[index]!.last! >= target) this.forgetProbe(index)
+    else if (us - probe.targetUs >= MUTE_US) {
+      keepers[index]!.status('stalled', { channel: 'book', silent_ms: Math.round((us - dataUs) / 1000) })
+      this.subscriptions.renew(subscription, 'silence')
+    }
+  }
+
+  private askProbe(index: number, probe: Probe): void {
+    const { us } = this.host
+    if (probe.id !== null || us < probe.dueUs) return
+    if (this.state_.probes.filter(({ id }) => id !== null).length >= PROBES_AT_ONCE_MAX) return
+    probe.id = `probe-${index}-${++this.state_.probesAsked}`
+    this.host.fetch({ id: probe.id, ...restOf(this.instrument(index)).probe(this.encoded(index)) })
+  }
+
+  private onProbed(index: number, answer: FetchAnswer): void {
+    const { us, keepers } = this.host
+    const probe = this.state_.probes[index]!
+    probe.id = null
+    const image = answer.status === 200 ? readImage(answer.value) : undefined
+    if (image === undefined) {
+      const { instId } = this.instrument(index)
+      const facts = { instId, probe: true, status: answer.status, ...failureOf(answer.value) }
+      this.host.log('warn', 'Image not to be had', facts)
+      probe.dueUs = us + PROBE_RETRY_US
+    } else if (!keepers[index]!.live) this.forgetProbe(index)
+    else if (image.id <= this.state_.chains[index]!.last!) {
+      // Merely quiet: nothing has changed that the book does not have.
+      this.subscriptions.of(index, 'book').dataUs = us
+    } else {
+      probe.target = image.id
+      probe.targetUs = us
+    }
+  }
+
+  /** Whether to ask for the list of streams: for a first event that does not come, once, and now and then besides. */
+  private isListDue(): boolean {
+    const { us } = this.host
+    const { listUs, eventlessUs } = this.state_
+    if (us - listUs >= LIST_US) return true
+    return this.subscriptions.list.some(({ stage }, place) => {
+      const sinceUs = eventlessUs[place]
+      if (typeof sinceUs !== 'number' || (stage !== 'acked' && stage !== 'live')) return false
+      const dueUs = sinceUs + FIRST_EVENT_US_MAX
+      return us >= dueUs && listUs < dueUs
+    })
   }
 
   /** The same for the same connection, whenever it is opened. */

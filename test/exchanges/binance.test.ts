@@ -107,6 +107,9 @@ const book = (lastUpdateId: number, bids: readonly LevelText[] = BIDS, asks: rea
   asks
 })
 
+/** A small image, whose number is wanted alone. */
+const isProbe = (path: string) => path.endsWith('&limit=5')
+
 /** Answers the newest image request of a symbol. */
 function image(
   lastUpdateId: number,
@@ -117,9 +120,17 @@ function image(
 ): void {
   const { request } = driver.requests.fetches.findLast(
     ({ connection, request: { path } }) =>
-      connection === name && path.includes(`/depth?symbol=${encodeURIComponent(symbol)}&`)
+      connection === name && path.includes(`/depth?symbol=${encodeURIComponent(symbol)}&`) && !isProbe(path)
   )!
   driver.fetched(name, status, value, request.id)
+}
+
+/** Answers the newest question whether the book of a symbol is quiet. */
+function probed(lastUpdateId: number, symbol = 'BTCUSDT', status = 200, value: unknown = book(lastUpdateId)): void {
+  const { request } = driver.requests.fetches.findLast(
+    ({ request: { path } }) => isProbe(path) && path.includes(`=${symbol}&`)
+  )!
+  driver.fetched('a', status, value, request.id)
 }
 
 /** The same with books that are live at number 100. */
@@ -142,7 +153,8 @@ const types = (name?: string) => updates(name).map(row => row.event_type)
 const sequences = () => updates().map(row => [row.event_type, row.seqId, row.prevSeqId])
 const details = (event_: string, name?: string) => driver.sink.statuses(event_, name).map(row => row.detail as Row)
 const shots = () => driver.sink.records(market === 'spot' ? 'l2_spot' : 'l2_perps')
-const images = () => driver.fetches('a').filter(path => path.includes('/depth?'))
+const images = () => driver.fetches('a').filter(path => path.includes('/depth?') && !isProbe(path))
+const probes = () => driver.fetches('a').filter(isProbe)
 const trades = () => driver.sink.records('trades').map(row => row.trade_id)
 const logged = () => driver.requests.logs.map(({ message }) => message)
 
@@ -230,32 +242,6 @@ describe('subscribing', () => {
     for (const id of [77, 0, -1, 1.5, '1', null, '__proto__']) say({ result: null, id })
     expect(details('subscribed')).toEqual([])
     expect(logged()).toEqual([])
-  })
-
-  it('a stream without a first event within a minute is subscribed anew, and the log says so', () => {
-    connect('spot', ['BTCUSDT', 'NONEUSDT', 'VOIDUSDT'])
-    answer()
-    event(95, 100)
-    image(100)
-    waitWith(59, 'BTCUSDT')
-    expect(sentBy('UNSUBSCRIBE')).toEqual([])
-    waitWith(3, 'BTCUSDT')
-    expect(sentBy('UNSUBSCRIBE').map(({ params }) => params)).toEqual([
-      ['noneusdt@depth@100ms', 'voidusdt@depth@100ms']
-    ])
-    expect(
-      sentBy('SUBSCRIBE')
-        .map(({ params }) => params)
-        .slice(1)
-    ).toEqual([['noneusdt@depth@100ms', 'voidusdt@depth@100ms']])
-    expect(details('resubscribed', 'NONEUSDT')).toEqual([{ conn: 'a', reason: 'no first event', attempt: 1 }])
-    expect(details('resubscribed', 'BTCUSDT')).toEqual([])
-    expect(logged()).toEqual(['Forced resubscribe', 'Forced resubscribe'])
-    event(5, 6, [], [], { symbol: 'NONEUSDT' })
-    image(6, 'NONEUSDT')
-    waitWith(62, 'BTCUSDT')
-    expect(details('resubscribed', 'NONEUSDT')).toHaveLength(1)
-    expect(details('resubscribed', 'VOIDUSDT').length).toBeGreaterThan(1)
   })
 })
 
@@ -371,8 +357,8 @@ describe('the recipe, spot', () => {
     answer()
   })
 
-  it('step 1: the image is asked for with the first event, not before', () => {
-    wait(5)
+  it('step 1: the image is asked for with the first event', () => {
+    wait(3)
     expect(images()).toEqual([])
     event(95, 98)
     event(99, 99)
@@ -642,20 +628,23 @@ describe('gaps', () => {
     expect(details('gap')).toEqual([])
   })
 
-  it('frames that could not be kept are a gap, which the next event and an image heal', () => {
+  it('frames that could not be kept are a gap, which an image heals', () => {
     wait(61)
     driver.us += 1000
     driver.engine.skip(driver.us, 'a', 9000, 5)
     const ofBook = details('gap').filter(({ channel }) => channel !== 'trades')
     expect(ofBook).toMatchObject([{ reason: 'overload', received: 5 }])
     expect(images()).toHaveLength(2)
-    // Without an event nothing shows how old the image is.
     image(120)
-    expect(types().at(-1)).toBe('gap')
+    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 120 })
     event(121, 125, bid('97'))
-    expect(images()).toHaveLength(3)
-    image(123)
-    expect(updates().at(-1)).toMatchObject({ event_type: 'snapshot', seqId: 125, prevSeqId: 123 })
+    expect(sequences().at(-1)).toEqual(['update', 125, 120])
+    // An image that is older than what was lost does not stand for long.
+    driver.engine.skip(driver.us, 'a', 9000, 5)
+    wait(2)
+    image(127)
+    event(131, 132)
+    expect(details('gap').at(-1)).toMatchObject({ reason: 'sequence', expected: 128, received: 131 })
   })
 
   it('a crossed book is asked for anew', () => {
@@ -729,14 +718,9 @@ describe('images', () => {
     expect(times).toEqual([1, 1, 2, 4, 8, 16, 32, 60, 60])
   })
 
-  it('an answer that does not come is asked for again after two minutes, and is of no use then', () => {
-    const { request } = driver.requests.fetches[0]!
-    waitWith(119, 'ETHUSDT')
+  it('an answer may take as long as the budget lets it wait', () => {
+    waitWith(3590, 'ETHUSDT')
     expect(images()).toHaveLength(1)
-    waitWith(4, 'ETHUSDT')
-    expect(images()).toHaveLength(2)
-    driver.fetched('a', 200, book(100), request.id)
-    expect(updates()).toEqual([])
     image(100)
     expect(types()).toEqual(['clear', 'snapshot'])
   })
@@ -776,13 +760,14 @@ describe('images', () => {
   })
 
   it('a subscription that is renewed has no use for the image under way', () => {
-    goLive('spot', ['BTCUSDT'], { silenceMs: 5000 })
+    goLive('spot')
     event(105, 106)
     driver.pass('a', 2000)
     expect(images()).toHaveLength(2)
     const { request } = driver.requests.fetches.at(-1)!
-    driver.pass('a', 5000)
-    expect(sentBy('UNSUBSCRIBE')).toHaveLength(1)
+    driver.pass('a', 29_000)
+    say({ result: [], id: sentBy('LIST_SUBSCRIPTIONS')[0]!.id })
+    expect(sentBy('SUBSCRIBE')).toHaveLength(2)
     driver.fetched('a', 200, book(106), request.id)
     expect(types().at(-1)).toBe('gap')
     answer()
@@ -1255,10 +1240,12 @@ describe('quiet', () => {
   })
 
   it('what was asked for after the question cannot be in the answer', () => {
-    goLive('spot', ['BTCUSDT', 'NONEUSDT'].slice(0, 1), { silenceMs: 31_000 })
-    driver.pass('a', 31_000)
+    goLive('spot', ['BTCUSDT'], { silenceMs: 25_000 })
+    driver.pass('a', 26_000)
+    probed(200)
+    driver.pass('a', 5000)
     const { id } = sentBy('LIST_SUBSCRIPTIONS')[0]!
-    driver.pass('a', 3000)
+    driver.pass('a', 6000)
     expect(sentBy('UNSUBSCRIBE')).toHaveLength(1)
     say({ result: null, id: sentBy('UNSUBSCRIBE')[0]!.id })
     say({ result: null, id: sentBy('SUBSCRIBE').at(-1)!.id })
@@ -1289,24 +1276,261 @@ describe('quiet', () => {
     expect(sentBy('SUBSCRIBE')).toHaveLength(1)
   })
 
-  it('a mute book is subscribed anew after five minutes, once, though others speak', () => {
+  it('a busy connection is asked for its list, too, and streams of trades that are not in it are subscribed again', () => {
+    say(trade(1))
+    waitWith(119, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toEqual([])
+    for (let second = 0; second < 2; second++) {
+      driver.pass('a', 1000)
+      event(99, 100)
+    }
+    say({ result: ['btcusdt@depth@100ms'], id: sentBy('LIST_SUBSCRIPTIONS')[0]!.id })
+    expect(sentBy('SUBSCRIBE').at(-1)!.params).toEqual(['btcusdt@trade'])
+    expect(details('gap')).toEqual([])
+    answered.set('a', requests().length - 1)
+    answer()
+    say(trade(2))
+    waitWith(117, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toHaveLength(1)
+    waitWith(4, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toHaveLength(2)
+  })
+
+  it('a stream without a first event within a minute: the list is asked for, once', () => {
+    goLive('spot', ['BTCUSDT', 'NONEUSDT'])
+    say(trade(1))
+    waitWith(59, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toEqual([])
+    waitWith(3, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toHaveLength(1)
+    waitWith(115, 'BTCUSDT')
+    expect(sentBy('LIST_SUBSCRIPTIONS')).toHaveLength(1)
+    // What is listed is left alone.
+    expect(sentBy('SUBSCRIBE')).toHaveLength(1)
+    expect(sentBy('UNSUBSCRIBE')).toEqual([])
+    expect(driver.sink.statuses('resubscribed')).toEqual([])
+  })
+
+  it('a stream that is acknowledged and not listed is subscribed again and again', () => {
+    connect('spot', ['BTCUSDT', 'VOIDUSDT'])
+    answer()
+    const list = () => {
+      const { id } = sentBy('LIST_SUBSCRIPTIONS').at(-1)!
+      answered.set('a', requests().length)
+      say({ result: ['btcusdt@depth@100ms', 'btcusdt@trade'], id })
+    }
+    for (let n = 1; n <= 3; n++) {
+      for (let second = 0; second < 62; second++) {
+        driver.pass('a', 1000)
+        event(99, 100)
+      }
+      expect(sentBy('LIST_SUBSCRIPTIONS')).toHaveLength(n)
+      list()
+      expect(sentBy('SUBSCRIBE').at(-1)!.params).toEqual(['voidusdt@depth@100ms', 'voidusdt@trade'])
+      expect(sentBy('SUBSCRIBE')).toHaveLength(n + 1)
+      answer()
+    }
+    expect(logged()).toContain('Subscription missing')
+    expect(driver.requests.hangups).toEqual([])
+  })
+})
+
+describe('a book that says nothing', () => {
+  it.each(['spot', 'perp'] as const)('%s: its image is asked for after 5 s, and makes it live', of => {
+    connect(of)
+    answer()
+    wait(4)
+    expect(images()).toEqual([])
+    wait(2)
+    expect(images()).toHaveLength(1)
+    wait(20)
+    expect(images()).toHaveLength(1)
+    image(100)
+    expect(sequences()).toEqual([
+      ['clear', null, null],
+      ['snapshot', 100, null]
+    ])
+    expect(driver.requests.settledNames).toEqual(['a'])
+    wait(250)
+    expect(images()).toHaveLength(1)
+    expect(driver.sink.statuses('resubscribed')).toEqual([])
+    // The first event continues it.
+    if (of === 'spot') event(101, 103, bid('97'))
+    else event(99, 103, bid('97'), [], { link: 98 })
+    expect(sequences().at(-1)).toEqual(['update', 103, of === 'spot' ? 100 : 98])
+    expect(details('gap')).toEqual([])
+  })
+
+  it.each(['spot', 'perp'] as const)('%s: a first event that does not continue the image is a gap', of => {
+    connect(of)
+    answer()
+    wait(6)
+    image(100)
+    event(102, 103, [], [], { link: 101 })
+    expect(details('gap')).toMatchObject([{ reason: 'sequence', received: 102 }])
+    wait(1)
+    image(103)
+    expect(types().at(-1)).toBe('snapshot')
+  })
+
+  it('an event that comes before the answer counts as ever', () => {
+    connect()
+    answer()
+    wait(6)
+    event(101, 102)
+    image(99)
+    expect(updates()).toEqual([])
+    wait(1)
+    image(101)
+    expect(updates()[1]).toMatchObject({ event_type: 'snapshot', seqId: 102, prevSeqId: 101 })
+  })
+
+  it('an image that is not to be had is asked for again', () => {
+    connect()
+    answer()
+    wait(6)
+    image(100, 'BTCUSDT', 500, {})
+    expect(updates()).toEqual([])
+    wait(1)
+    image(100)
+    expect(types()).toEqual(['clear', 'snapshot'])
+  })
+
+  it.each([
+    ['spot', '/api/v3/depth?symbol=BTCUSDT&limit=5', 5],
+    ['perp', '/fapi/v1/depth?symbol=BTCUSDT&limit=5', 5]
+  ] as const)('%s: a quiet one is left alone, and asked about every five minutes', (of, path, weight) => {
+    goLive(of)
+    wait(299)
+    expect(probes()).toEqual([])
+    wait(3)
+    expect(probes()).toEqual([path])
+    expect(driver.requests.fetches.at(-1)!.request.weight).toBe(weight)
+    wait(20)
+    expect(probes()).toHaveLength(1)
+    const lines = driver.sink.lines.filter(({ feed }) => feed === 'l2_updates' || feed === 'status').length
+    probed(100)
+    wait(299)
+    expect(probes()).toHaveLength(1)
+    wait(3)
+    expect(probes()).toHaveLength(2)
+    probed(99)
+    wait(20)
+    expect(driver.sink.lines.filter(({ feed }) => feed === 'l2_updates' || feed === 'status')).toHaveLength(lines)
+    expect(sentBy('UNSUBSCRIBE')).toEqual([])
+  })
+
+  it('a mute one is subscribed anew, once, though others speak', () => {
     goLive('spot', ['BTCUSDT', 'ETHUSDT'])
-    waitWith(299, 'ETHUSDT')
+    waitWith(302, 'ETHUSDT')
+    expect(probes()).toHaveLength(1)
+    probed(101)
+    waitWith(9, 'ETHUSDT')
     expect(details('stalled')).toEqual([])
-    waitWith(4, 'ETHUSDT')
+    waitWith(3, 'ETHUSDT')
     expect(driver.sink.statuses('stalled').map(row => row.instId)).toEqual(['BTCUSDT'])
+    expect(details('stalled')).toMatchObject([{ channel: 'book', silent_ms: expect.any(Number) }])
+    expect(details('stalled')[0]!.silent_ms).toBeGreaterThan(310_000)
     expect(details('gap')).toMatchObject([{ reason: 'silence' }])
     expect(sentBy('UNSUBSCRIBE').map(({ params }) => params)).toEqual([['btcusdt@depth@100ms']])
-    // What still comes of it concerns nobody until it is asked for again.
     expect(sentBy('SUBSCRIBE')).toHaveLength(2)
     event(300, 301)
     image(301)
     expect(details('synced', 'BTCUSDT')).toHaveLength(2)
+    waitWith(100, 'ETHUSDT')
+    expect(details('stalled')).toHaveLength(1)
   })
 
+  it('one whose stream was only behind is left alone', () => {
+    wait(302)
+    probed(103)
+    wait(5)
+    event(101, 102)
+    wait(3)
+    event(103, 104)
+    wait(20)
+    expect(details('stalled')).toEqual([])
+    expect(types().at(-1)).toBe('update')
+    wait(285)
+    expect(probes()).toHaveLength(2)
+  })
+
+  it('one that is lost meanwhile needs its image, and nothing else', () => {
+    wait(302)
+    probed(103)
+    event(110, 111)
+    wait(20)
+    expect(details('gap')).toMatchObject([{ reason: 'sequence' }])
+    expect(details('stalled')).toEqual([])
+    wait(302)
+    expect(probes()).toHaveLength(1)
+    image(111)
+    expect(types().at(-1)).toBe('snapshot')
+    wait(2)
+    expect(probes()).toHaveLength(2)
+    // Lost while the answer is under way: it says nothing about the book to come.
+    event(120, 121)
+    probed(130)
+    image(121)
+    wait(12)
+    expect(details('stalled')).toEqual([])
+  })
+
+  it.each([
+    [500, {}],
+    [429, { code: -1003, msg: 'Too much request weight used' }],
+    [0, undefined],
+    [200, { lastUpdateId: 'x' }]
+  ])('an answer %i with %j is no answer: the question is put again after 30 s', (status, value) => {
+    wait(302)
+    probed(0, 'BTCUSDT', status, value)
+    expect(logged()).toEqual(['Image not to be had'])
+    wait(28)
+    expect(probes()).toHaveLength(1)
+    wait(3)
+    expect(probes()).toHaveLength(2)
+    probed(100)
+    wait(100)
+    expect(probes()).toHaveLength(2)
+    expect(details('stalled')).toEqual([])
+  })
+
+  it('at most four are asked about at once, after the limit of the configuration', () => {
+    const names = Array.from({ length: 6 }, (_, n) => `C${n}USDT`)
+    goLive('spot', names, { silenceMs: 10_000 })
+    wait(12)
+    expect(probes()).toHaveLength(4)
+    probed(100, 'C0USDT')
+    wait(1)
+    expect(probes()).toHaveLength(5)
+    expect(new Set(probes()).size).toBe(5)
+    for (const symbol of ['C1USDT', 'C2USDT']) probed(100, symbol)
+    wait(1)
+    expect(new Set(probes()).size).toBe(6)
+  })
+
+  it('an answer to a question about a subscription that was left is of no use', () => {
+    goLive('spot', ['BTCUSDT'], { silenceMs: 25_000 })
+    driver.pass('a', 31_000)
+    expect(probes()).toHaveLength(1)
+    say({ result: [], id: sentBy('LIST_SUBSCRIPTIONS')[0]!.id })
+    answered.set('a', requests().length - 1)
+    answer()
+    event(150, 151)
+    image(151)
+    probed(900)
+    wait(15)
+    expect(details('stalled')).toEqual([])
+    expect(types().at(-1)).toBe('snapshot')
+  })
+})
+
+describe('leaving', () => {
   it('frames of a subscription that is being left are ignored', () => {
     goLive('spot', ['BTCUSDT'], { silenceMs: 5000 })
     driver.pass('a', 7000)
+    probed(200)
+    driver.pass('a', 11_000)
     expect(sentBy('UNSUBSCRIBE')).toHaveLength(1)
     const before = images().length
     event(101, 101)
@@ -1336,9 +1560,9 @@ describe('planned changes', () => {
       connect('spot', [instId], { silenceMs: 10 ** 9 })
       answer()
       const openedUs = driver.us
-      driver.pass('a', 23.5 * HOUR_MS - 1000, 23.5 * HOUR_MS)
+      driver.pass('a', 21 * HOUR_MS - 1000, 21 * HOUR_MS)
       expect(driver.requests.replacements).toEqual([])
-      for (let n = 0; n < 150 && driver.requests.replacements.length === 0; n++) {
+      for (let n = 0; n < 810 && driver.requests.replacements.length === 0; n++) {
         driver.us += 9_000_000
         driver.tick('a')
         answer()
@@ -1349,16 +1573,16 @@ describe('planned changes', () => {
     expect(ages[0]).toBe(ages[3])
     expect(new Set(ages).size).toBe(3)
     for (const age of ages) {
-      expect(age).toBeGreaterThanOrEqual(23.5 * 3600)
-      expect(age).toBeLessThan(23.5 * 3600 + 1215)
+      expect(age).toBeGreaterThanOrEqual(21 * 3600)
+      expect(age).toBeLessThan(23 * 3600 + 15)
     }
   })
 
   it('overlapping, without a gap, and once', () => {
     goLive('spot', ['BTCUSDT'])
-    driver.us += 23.3 * HOUR_MS * 1000
+    driver.us += 20.8 * HOUR_MS * 1000
     event(99, 100)
-    live(0.6 * HOUR_MS, 60_000)
+    live(2.3 * HOUR_MS, 60_000)
     expect(driver.requests.replacements).toEqual(['a'])
     expect(driver.requests.hangups).toEqual([])
     takeOver()
@@ -1565,6 +1789,8 @@ describe('a state in the middle of everything', () => {
   const tick = (ms: number): Line => ({ kind: 'tick', ms })
   const json = (value: unknown) => frame(JSON.stringify(value))
 
+  const ALL = ['btcusdt', 'ethusdt'].flatMap(name => [`${name}@depth@100ms`, `${name}@trade`])
+
   function scenario(): Line[] {
     const eth = { symbol: 'ETHUSDT' }
     return [
@@ -1606,18 +1832,34 @@ describe('a state in the middle of everything', () => {
       json({ e: 'depthUpdate', s: 'BTCUSDT' }),
       frame(depth(116, 117, [], [], { link: 115 })),
       tick(31_000),
+      http('image-0-6', ok(book(117))),
       tick(1000),
       json({ result: ['btcusdt@depth@100ms', 'ethusdt@depth@100ms'], id: 6 }),
       json({ result: null, id: 7 }),
       tick(29_000),
       tick(1000),
       json({ result: null, id: 8 }),
-      json({ result: null, id: 9 }),
+      // Silence: one book is mute, the other one quiet, which an answer tells only the second time.
+      tick(200_000),
+      json({ result: ALL, id: 9 }),
+      tick(100_000),
+      json({ result: ALL, id: 10 }),
+      http('probe-0-1', ok(book(400))),
+      http('probe-1-2', { status: 500, value: {} }),
+      tick(6000),
+      tick(6000),
+      json({ result: null, id: 11 }),
+      json({ result: null, id: 12 }),
+      tick(6000),
+      http('image-0-7', ok(book(401))),
+      tick(15_000),
+      http('probe-1-3', ok(book(6))),
+      frame(depth(401, 402, bid('91'), [], { link: 400 })),
       tick(1000),
-      tick(23.6 * 3_600_000),
+      tick(23.1 * 3_600_000),
       tick(2000),
       json({ e: 'serverShutdown', E: 1 }),
-      json({ result: null, id: 10 }),
+      json({ result: ALL, id: 13 }),
       tick(2000),
       tick(15_000)
     ]
@@ -1645,6 +1887,8 @@ describe('a state in the middle of everything', () => {
     expect(whole.sink.statuses('synced').length).toBeGreaterThan(1)
     expect(whole.sink.records('trades').length).toBeGreaterThan(2)
     expect(whole.requests.replacements).toHaveLength(1)
+    expect(whole.sink.statuses('stalled')).toHaveLength(1)
+    expect(whole.requests.fetches.filter(({ request }) => isProbe(request.path))).toHaveLength(5)
     for (const [at, { state, us, frame: number, place, replaced }] of marks.entries()) {
       const other = new Player(names)
       other.restore(state, us, number)
