@@ -188,9 +188,8 @@ export const kraken = {
     title: 'Kraken `level3`',
     args: [...args, '--level', 'l3'],
     env,
-    share: 1 / 2,
     make: orderFrames,
     dialect
   },
-  'kraken-l2': { title: 'Kraken `book`', args: [...args, '--level', 'l2'], share: 1 / 2, make: levelFrames, dialect }
+  'kraken-l2': { title: 'Kraken `book`', args: [...args, '--level', 'l2'], make: levelFrames, dialect }
 }

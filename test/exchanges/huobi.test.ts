@@ -5,7 +5,7 @@ import type { EngineConfig } from '../../src/capture/subject.ts'
 import type { Selection } from '../../src/exchanges/exchange.ts'
 import { huobi } from '../../src/exchanges/huobi.ts'
 import { Driver, hasRecordings, loadFrames, NEEDS_RECORDINGS, play, RECORDINGS, type Row } from '../helpers/driver.ts'
-import { mutate, seeded } from '../helpers/mutate.ts'
+import { mutate, seeded, takesHostile } from '../helpers/mutate.ts'
 import { expectResumable, type Step } from '../helpers/resumed.ts'
 
 /** A level as JSON text: price and size. */
@@ -1048,19 +1048,7 @@ describe('mutated frames', () => {
       ]
       const text = mutate(base[n % base.length]!, random)
       const where = `seed ${seed}, frame ${n}: ${text}`
-      let form = ''
-      expect(() => {
-        form = driver.in('a', text)
-      }, where).not.toThrow()
-      expect(
-        driver.requests.logs.map(({ message }) => message),
-        where
-      ).not.toContain('Assertion failed in a session')
-      if (form === 'msg') {
-        kept++
-        expect(text.includes('\n') || text.includes('\r'), where).toBe(false)
-        expect(() => JSON.parse(`{"msg":${text}}`), where).not.toThrow()
-      } else expect(form, where).toBe('text')
+      if (takesHostile(driver, 'a', text, where)) kept++
       driver.tick('a')
       if (n % 25 !== 24) continue
       for (const line of driver.sink.lines) expect(() => JSON.parse(line.text), where).not.toThrow()

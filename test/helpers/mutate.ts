@@ -1,3 +1,6 @@
+import { expect } from 'vitest'
+import type { Driver } from './driver.ts'
+
 /** Numbers from 0 to 1, the same for the same seed. */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0
@@ -54,4 +57,24 @@ export function mutate(text: string, random: () => number): string {
     else result = random() < 0.3 ? front : front + String.fromCharCode(32 + Math.floor(random() * 95)) + back.slice(1)
   }
   return result
+}
+
+/**
+ * Hands a frame to an engine that must take it whatever it is. True when it stands in its line as it is, which then must be
+ * JSON on one line.
+ */
+export function takesHostile(driver: Driver, conn: string, text: string, where: string): boolean {
+  let form = ''
+  expect(() => {
+    form = driver.in(conn, text)
+  }, where).not.toThrow()
+  const messages = driver.requests.logs.map(({ message }) => message)
+  expect(messages, where).not.toContain('Assertion failed in a session')
+  if (form !== 'msg') {
+    expect(form, where).toBe('text')
+    return false
+  }
+  expect(text.includes('\n') || text.includes('\r'), where).toBe(false)
+  expect(() => JSON.parse(`{"msg":${text}}`), where).not.toThrow()
+  return true
 }
