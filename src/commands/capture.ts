@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { Engine } from '../capture/engine.ts'
 import type { EngineConfig, FrameStream, Subject } from '../capture/subject.ts'
@@ -9,6 +10,7 @@ import type { FeedKind, Instrument } from '../core/instrument.ts'
 import { LEVELS, MARKETS, snapshotFeed } from '../core/instrument.ts'
 import { hourOf, isoMs } from '../core/time.ts'
 import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
+import { VaultIdentity } from '../vault/identity.ts'
 import { instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
 import { storedMarket, storeMetadata } from '../vault/metadata.ts'
@@ -50,6 +52,7 @@ export class Capture {
   readonly writer: VaultWriter
   private readonly config: RunConfig
   private readonly logger: Logger
+  private readonly identity: VaultIdentity
   private readonly locks = new Map<string, Lock>()
   private readonly timers: NodeJS.Timeout[] = []
   private clock = new Clock()
@@ -58,13 +61,22 @@ export class Capture {
   /** Which line (its place in `lines`) had a connection name first. */
   private readonly owners = new Map<string, number>()
 
+  /** Opens the vault, but writes nothing of an instrument yet. Throws `VAULT` when it is not where it was. */
   constructor(config: RunConfig, logger: Logger) {
     this.config = config
     this.logger = logger
+    this.identity = VaultIdentity.open(config.vault, {
+      // What is simulated may be thrown away without a word.
+      memory: config.simulate ? null : join(config.logDir, 'vaults.json'),
+      create: config.create,
+      nowIso: isoMs(Date.now() * 1000)
+    })
     this.writer = new VaultWriter(config.vault, {
       pendingMax: PENDING_BYTES_MAX,
       onPause: reason => this.onWriter('writer_paused', { reason }),
-      onResume: waited => this.onWriter('writer_resumed', { waited_bytes: waited })
+      onResume: waited => this.onWriter('writer_resumed', { waited_bytes: waited }),
+      onMissing: (path, bytes) => this.onMissing(path, bytes),
+      guard: () => this.identity.check()
     })
   }
 
@@ -166,7 +178,7 @@ export class Capture {
         now: () => this.clock.now(),
         frames: name => this.framesOf(exchange.id, name),
         secrets: Object.values(run.credentials ?? {}).filter(text => text.length >= SECRET_CHARS_MIN),
-        isFull: () => this.isFull()
+        isFull: () => this.writer.isFull
       },
       runner
     )
@@ -199,13 +211,6 @@ export class Capture {
     } catch (error) {
       this.logger.error({ instId: info.instId, error: messageOf(error) }, 'Metadata could not be stored')
     }
-  }
-
-  /** Whether what came in does not fit into memory any more, though the disk was asked. */
-  private isFull(): boolean {
-    if (!this.writer.isFull) return false
-    this.writer.flush()
-    return this.writer.isFull
   }
 
   private framesOf(exchange: string, name: string): FrameStream | null {
@@ -249,6 +254,7 @@ export class Capture {
 
   private everySecond(): void {
     this.writer.retry()
+    this.identity.check().catch(error => this.writer.refuse(`the vault is gone: ${messageOf(error)}`))
     const stepMs = this.clock.adjust()
     if (stepMs === 0) return
     this.logger.warn({ step_ms: Math.round(stepMs) }, 'The wall clock was set')
@@ -262,6 +268,17 @@ export class Capture {
     )
     // A pause shows in the middle of a line; its status comes after the line's own records.
     setImmediate(() => this.tellAll(event, detail))
+  }
+
+  /** Lines that were stored are no longer there. The rest of the hour begins with new connections and full books. */
+  private onMissing(path: string, bytes: number): void {
+    this.logger.error({ path, bytes }, 'Stored lines have disappeared')
+    setImmediate(() => {
+      for (const { journal, runner } of this.lines) {
+        for (const name of journal.names) runner.hangup(name, 'stored lines have disappeared')
+        journal.forgetHours()
+      }
+    })
   }
 
   private tellAll(event: string, detail: Record<string, unknown>): void {
@@ -298,7 +315,7 @@ export class Capture {
     this.tellAll('stopped', { run: this.run, reason })
     for (const timer of this.timers) clearInterval(timer)
     try {
-      this.writer.close()
+      await this.writer.close()
     } catch (error) {
       throw new L3capError(
         'VAULT',

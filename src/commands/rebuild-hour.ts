@@ -1,5 +1,5 @@
 import { type FrameLine, Playback, readFrameBytes } from '../capture/playback.ts'
-import { L3capError } from '../core/errors.ts'
+import { L3capError, messageOf } from '../core/errors.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import { folderName } from '../vault/layout.ts'
 import { readBytes } from '../vault/reader.ts'
@@ -23,6 +23,8 @@ export interface HourReport {
 }
 
 const NEWLINE = 10
+/** Lines that may wait for the disk. */
+const PENDING_BYTES_MAX = 8 * 1024 * 1024
 
 /** The lines of one connection's files, one after the other, decoded one by one so that none keeps its chunk alive. */
 class Source {
@@ -87,10 +89,11 @@ function isBefore(a: FrameLine, b: FrameLine): boolean {
 export async function rebuildHour(task: HourTask): Promise<HourReport> {
   const exchange = EXCHANGES[task.exchange]
   if (exchange === undefined) throw new L3capError('USAGE', `exchange ${task.exchange} is unknown`)
+  let refusal: L3capError | undefined
   const writer = new VaultWriter(task.out, {
     pendingMax: Number.POSITIVE_INFINITY,
     onPause: reason => {
-      throw new L3capError('VAULT', `cannot write to ${task.out}: ${reason}`)
+      refusal = new L3capError('VAULT', `cannot write to ${task.out}: ${reason}`)
     },
     onResume: () => undefined
   })
@@ -118,10 +121,14 @@ export async function rebuildHour(task: HourTask): Promise<HourReport> {
     for (const source of live) if (isBefore(source.head!, first.head!)) first = source
     playback.play(first.head!)
     frames++
+    if (writer.pendingBytes > PENDING_BYTES_MAX) await writer.drain()
+    if (refusal !== undefined) throw refusal
     if (first.advance()) continue
     await first.refill()
     live = live.filter(source => source.head !== undefined)
   }
-  writer.close()
+  await writer.close().catch(error => {
+    throw new L3capError('VAULT', `cannot write to ${task.out}: ${messageOf(error)}`, { cause: error })
+  })
   return { frames, lines, unused: playback.unused }
 }

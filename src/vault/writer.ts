@@ -1,17 +1,10 @@
-import { closeSync, fdatasync, fdatasyncSync, mkdirSync, openSync, writeSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { messageOf } from '../core/errors.ts'
-import { HOUR_US, hourOf } from '../core/time.ts'
+import { assert, messageOf } from '../core/errors.ts'
+import type { HourFile } from './hourfile.ts'
 import { hourPath } from './layout.ts'
-import { syncDirectory } from './repair.ts'
+import { FileStream, type StreamHome } from './stream.ts'
 
-/** The buffer of a stream grows with what one flush period brings, up to this; a full one is flushed at once. */
-const BUFFER_BYTES_MIN = 4096
-const BUFFER_BYTES_MAX = 65_536
-/** The most that a character takes in UTF-8. */
-const BYTES_PER_CHAR = 3
-const FILE_MODE = 0o640
-const DIRECTORY_MODE = 0o750
+/** Writes that are with the operating system at a time: of the four threads that wait for it, syncs and names need some. */
+const WRITES_MAX = 2
 
 /** How a writer works; callbacks are told of pauses. */
 export interface WriterOptions {
@@ -19,174 +12,18 @@ export interface WriterOptions {
   readonly pendingMax: number
   onPause(reason: string): void
   onResume(waitedBytes: number): void
-}
-
-/** Bytes of one hour that wait for the disk. */
-interface Piece {
-  readonly hour: number
-  bytes: Buffer
-}
-
-/** One feed of one instrument or connection: lines go to the hour file of their own receive time. */
-export class FileStream {
-  private readonly writer: VaultWriter
-  private readonly pathOf: (hour: number) => string
-  /** What could not be written yet, in order; the buffer comes after it. */
-  private readonly waiting: Piece[] = []
-  private buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES_MIN)
-  private used = 0
-  private hour = -1
-  private hourEndUs = 0
-  private file = -1
-  private fileHour = -1
-  private unsynced = false
-  private syncing = false
-  lines = 0
-  bytes = 0
-
-  constructor(writer: VaultWriter, pathOf: (hour: number) => string) {
-    this.writer = writer
-    this.pathOf = pathOf
-  }
-
-  /** Takes one line with its line break. It reaches the operating system with the next flush. */
-  append(us: number, line: string): void {
-    if (us >= this.hourEndUs) this.turn(us)
-    const room = line.length * BYTES_PER_CHAR
-    if (this.used + room > this.buffer.length && !this.makeRoom(room)) this.setAside(Buffer.from(line))
-    else {
-      const bytes = this.buffer.write(line, this.used)
-      this.used += bytes
-      this.writer.took(bytes)
-    }
-    this.lines++
-  }
-
-  /** Takes one line in three parts, so that a long frame need not be copied into a line first. */
-  appendAround(us: number, before: string, frame: string, after: string): void {
-    if (us >= this.hourEndUs) this.turn(us)
-    const room = (before.length + frame.length + after.length) * BYTES_PER_CHAR
-    if (this.used + room > this.buffer.length && !this.makeRoom(room))
-      this.setAside(Buffer.from(before + frame + after))
-    else {
-      const start = this.used
-      let at = start + this.buffer.write(before, start)
-      at += this.buffer.write(frame, at)
-      at += this.buffer.write(after, at)
-      this.used = at
-      this.writer.took(at - start)
-    }
-    this.lines++
-  }
-
-  private turn(us: number): void {
-    this.seal()
-    this.hour = hourOf(us)
-    this.hourEndUs = (this.hour + 1) * HOUR_US
-  }
-
-  /** Makes the buffer take so many bytes more; false when that is too much for a buffer. */
-  private makeRoom(room: number): boolean {
-    // All streams are flushed together, so that no record reaches the disk before its frame.
-    if (this.used > 0 && this.used + room > BUFFER_BYTES_MAX) this.writer.flush()
-    if (this.used + room > BUFFER_BYTES_MAX) this.seal()
-    if (room > BUFFER_BYTES_MAX) return false
-    if (this.used + room > this.buffer.length) {
-      const larger = Buffer.allocUnsafeSlow(
-        Math.min(BUFFER_BYTES_MAX, Math.max(this.buffer.length * 2, this.used + room))
-      )
-      this.buffer.copy(larger, 0, 0, this.used)
-      this.buffer = larger
-    }
-    return true
-  }
-
-  /** Moves the buffer's content behind what waits. */
-  private seal(): void {
-    if (this.used === 0) return
-    this.waiting.push({ hour: this.hour, bytes: Buffer.from(this.buffer.subarray(0, this.used)) })
-    this.used = 0
-  }
-
-  private setAside(bytes: Buffer): void {
-    this.waiting.push({ hour: this.hour, bytes })
-    this.writer.took(bytes.length)
-  }
-
-  /** Hands everything to the operating system. Throws when it does not take it; nothing is lost then. */
-  flush(): void {
-    for (let piece = this.waiting[0]; piece; piece = this.waiting[0]) {
-      this.openFor(piece.hour)
-      while (piece.bytes.length > 0) piece.bytes = piece.bytes.subarray(this.put(piece.bytes, piece.bytes.length))
-      this.waiting.shift()
-    }
-    if (this.used === 0) return
-    this.openFor(this.hour)
-    while (this.used > 0) {
-      // A disk may take half a line: the other half stays at the front and goes first when it takes more.
-      const wrote = this.put(this.buffer, this.used)
-      if (wrote < this.used) this.buffer.copyWithin(0, wrote, this.used)
-      this.used -= wrote
-    }
-  }
-
-  private put(bytes: Buffer, length: number): number {
-    const wrote = writeSync(this.file, bytes, 0, length)
-    this.bytes += wrote
-    this.unsynced = true
-    this.writer.gave(wrote)
-    return wrote
-  }
-
-  private openFor(hour: number): void {
-    if (hour === this.fileHour && this.file >= 0) return
-    this.closeFile()
-    const path = this.pathOf(hour)
-    const directory = dirname(path)
-    mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE })
-    this.file = openSync(path, 'a', FILE_MODE)
-    this.fileHour = hour
-    syncDirectory(directory)
-  }
-
-  private closeFile(): void {
-    if (this.file < 0) return
-    const file = this.file
-    this.file = -1
-    if (this.unsynced) fdatasyncSync(file)
-    this.unsynced = false
-    // A sync on the way holds the descriptor: its callback closes it.
-    if (!this.syncing) closeSync(file)
-  }
-
-  /** Asks the disk to keep what was written; answers come later. */
-  sync(onError: (error: unknown) => void): void {
-    if (!this.unsynced || this.syncing || this.file < 0) return
-    const { file } = this
-    this.syncing = true
-    this.unsynced = false
-    fdatasync(file, error => {
-      this.syncing = false
-      if (file !== this.file) closeSync(file)
-      if (error) {
-        this.unsynced = true
-        onError(error)
-      }
-    })
-  }
-
-  /** Flushes, syncs and closes. */
-  close(): void {
-    this.flush()
-    this.closeFile()
-  }
+  /** What this process had written into a file is no longer there: somebody removed or cut it. */
+  onMissing?(path: string, bytes: number): void
+  /** Rejects when nothing may be written, as the vault is not where it was. */
+  guard?(): Promise<void>
 }
 
 /**
  * All streams of a process. Lines wait in memory for the next `flush`, which hands the frames over before anything
- * derived from them. A disk that takes nothing pauses the writer: lines wait, up to a bound, until a flush succeeds.
+ * derived from them, without ever waiting for the disk itself. A disk that takes nothing, or does not answer, pauses the
+ * writer: lines wait, up to a bound, until a flush succeeds.
  */
-export class VaultWriter {
+export class VaultWriter implements StreamHome {
   private readonly root: string
   private readonly options: WriterOptions
   private readonly streams = new Map<string, FileStream>()
@@ -194,6 +31,16 @@ export class VaultWriter {
   private readonly derived: FileStream[] = []
   private pending = 0
   private pauseReason: string | undefined
+  /** The flush under way, and whether another was asked for meanwhile. */
+  private flushing: Promise<void> | null = null
+  private again = false
+  /** Files that wait for a sync. */
+  private readonly unsynced: HourFile[] = []
+  private syncing: Promise<void> | null = null
+  private syncFailure: unknown
+  /** Counts what the disk has answered; a flush in which it stands still for a second has stalled. */
+  private answers = 0
+  private answersBefore = -1
 
   constructor(root: string, options: WriterOptions) {
     this.root = root
@@ -223,68 +70,208 @@ export class VaultWriter {
     return this.pauseReason !== undefined
   }
 
+  /** Why the disk takes nothing at present. */
+  get reason(): string | undefined {
+    return this.pauseReason
+  }
+
   /** Bytes that wait. */
   get pendingBytes(): number {
     return this.pending
   }
 
-  /** Bookkeeping of the streams. */
+  /** For the streams. */
   took(bytes: number): void {
     this.pending += bytes
   }
 
-  /** Bookkeeping of the streams. */
+  /** For the streams. */
   gave(bytes: number): void {
     this.pending -= bytes
+    this.answers++
   }
 
-  /** Hands everything that waits to the operating system. While paused only `retry` does. */
+  /** For the streams. */
+  async mayOpen(): Promise<void> {
+    await this.options.guard?.()
+  }
+
+  /** For the streams. */
+  missed(path: string, bytes: number): void {
+    this.options.onMissing?.(path, bytes)
+  }
+
+  /** For the streams. */
+  end(file: HourFile): void {
+    file.ending = true
+    this.queue(file)
+  }
+
+  /** Hands everything that waits to the operating system, in its own time. While paused only `retry` does. */
   flush(): void {
-    if (this.pauseReason === undefined && this.pending > 0) this.attempt()
+    if (this.pauseReason !== undefined || this.pending === 0) return
+    if (this.flushing !== null) this.again = true
+    else this.begin()
   }
 
-  /** While paused: tries again whether the disk takes text. */
+  /** Resolves when everything taken so far is with the operating system, or the writer is paused. */
+  async drain(): Promise<void> {
+    do {
+      this.flush()
+      await this.flushing
+    } while (this.pending > 0 && this.pauseReason === undefined)
+  }
+
+  private begin(): void {
+    this.flushing = this.work().finally(() => {
+      this.flushing = null
+    })
+  }
+
+  private async work(): Promise<void> {
+    do {
+      this.again = false
+      const waiting = this.pending
+      try {
+        await this.pass()
+      } catch (error) {
+        this.pause(error)
+        return
+      }
+      this.resume(waiting)
+    } while (this.again && this.pending > 0)
+  }
+
+  /** Everything that was taken before this moment, frames first. */
+  private async pass(): Promise<void> {
+    const frames = jobs(this.frames)
+    const derived = jobs(this.derived)
+    await drainAll(frames)
+    await drainAll(derived)
+  }
+
+  /**
+   * To be called each second. While paused: tries again whether the disk takes text. Else looks whether it still answers:
+   * when it did not for a whole second, the writer is paused until it does.
+   */
   retry(): void {
-    if (this.pauseReason === undefined) return
-    const waiting = this.pending
-    if (!this.attempt()) return
-    this.pauseReason = undefined
-    this.options.onResume(waiting)
-  }
-
-  private attempt(): boolean {
-    try {
-      for (const stream of this.frames) stream.flush()
-      for (const stream of this.derived) stream.flush()
-      return true
-    } catch (error) {
-      this.pause(error)
-      return false
+    if (this.flushing !== null) {
+      if (this.answers === this.answersBefore) this.pause('the disk does not answer')
+      this.answersBefore = this.answers
+      return
     }
+    this.answersBefore = -1
+    if (this.pauseReason !== undefined) this.begin()
   }
 
   private pause(error: unknown): void {
     if (this.pauseReason !== undefined) return
-    this.pauseReason = messageOf(error)
+    this.pauseReason = typeof error === 'string' ? error : messageOf(error)
     this.options.onPause(this.pauseReason)
   }
 
-  /** Asks the disk to keep what was written. */
-  sync(): void {
-    for (const stream of this.streams.values()) stream.sync(error => this.pause(error))
+  private resume(waited: number): void {
+    if (this.pauseReason === undefined) return
+    this.pauseReason = undefined
+    this.options.onResume(waited)
   }
 
-  /** Flushes, syncs and closes everything. Throws the first refusal of the disk, after every stream was tried. */
-  close(): void {
-    let failure: unknown
-    for (const stream of [...this.frames, ...this.derived]) {
+  /** Writes nothing more into the open files: the vault is not where it was. `retry` finds out when it is there again. */
+  refuse(reason: string): void {
+    for (const stream of this.streams.values()) if (stream.current) stream.current.isSpoilt = true
+    this.pause(reason)
+  }
+
+  /** Asks the disk to keep what was written; answers come later. Files that somebody removed are begun anew. */
+  sync(): void {
+    for (const { current } of [...this.frames, ...this.derived])
+      if (current !== null && current.unsynced > 0) this.queue(current)
+  }
+
+  private queue(file: HourFile): void {
+    if (file.queued) return
+    file.queued = true
+    this.unsynced.push(file)
+    if (this.syncing === null) this.syncing = this.syncFiles()
+  }
+
+  /** One after the other, so that writing finds a free thread. */
+  private async syncFiles(): Promise<void> {
+    for (let file = this.unsynced.shift(); file; file = this.unsynced.shift()) {
+      file.queued = false
       try {
-        stream.close()
+        await syncFile(file)
       } catch (error) {
-        failure ??= error
+        // What a disk has refused to keep cannot be told from what it has kept: the file is opened anew, and it is told.
+        file.isSpoilt = true
+        this.syncFailure ??= error
+        this.pause(`${messageOf(error)}; ${file.unsynced} bytes of ${file.path} may not be on disk`)
       }
     }
-    this.streams.clear()
+    this.syncing = null
+  }
+
+  /**
+   * Flushes, syncs and closes everything. Rejects with the first refusal of the disk; what was not written then waits still.
+   */
+  async close(): Promise<void> {
+    await this.flushing
+    let failure: unknown
+    try {
+      await this.pass()
+    } catch (error) {
+      failure = error
+    }
+    await this.syncing
+    this.syncFailure = undefined
+    for (const stream of this.streams.values()) stream.leave()
+    await this.syncing
+    failure ??= this.syncFailure
     if (failure !== undefined) throw failure
+    assert(this.pending === 0, 'everything is written')
+    this.streams.clear()
+    this.frames.length = this.derived.length = 0
+  }
+}
+
+/** A stream and how many of its pieces are meant. */
+type Job = readonly [stream: FileStream, pieces: number]
+
+function jobs(streams: readonly FileStream[]): Job[] {
+  const found: Job[] = []
+  for (const stream of streams) {
+    const pieces = stream.collect()
+    if (pieces > 0) found.push([stream, pieces])
+  }
+  return found
+}
+
+/** A few streams at a time. Rejects with the first refusal once no write is under way any more. */
+async function drainAll(list: readonly Job[]): Promise<void> {
+  let next = 0
+  let failure: unknown
+  const lane = async () => {
+    try {
+      while (next < list.length && failure === undefined) {
+        const [stream, pieces] = list[next++]!
+        await stream.drain(pieces)
+      }
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  await (list.length < 2 ? lane() : Promise.all(Array.from({ length: WRITES_MAX }, lane)))
+  if (failure !== undefined) throw failure
+}
+
+async function syncFile(file: HourFile): Promise<void> {
+  const { ending } = file
+  try {
+    // After a refusal there is no use in asking again: what it keeps is unknown.
+    if (!file.isSpoilt) await file.sync()
+    // Lines written to a file that has lost its name would go nowhere.
+    if (!ending && (await file.isRemoved())) file.isSpoilt = true
+  } finally {
+    if (ending) await file.close()
   }
 }

@@ -21,6 +21,9 @@ interface Open {
   readonly detail: OpenDetail
   /** The line up to the number: `,"conn":"okx-1","frame":`. */
   readonly head: string
+  /** When it was opened, and when its last frame came, µs. */
+  readonly sinceUs: number
+  lastFrameUs: number
 }
 
 /** What the journal needs of the world. */
@@ -54,6 +57,8 @@ export class Journal implements Requests {
   private hourEndUs = 0
   private draining = false
   framesIn = 0
+  /** Frames and answers that there was no room for. */
+  dropped = 0
   lastFrameUs = 0
 
   constructor(parts: JournalParts, actions: Requests) {
@@ -69,6 +74,21 @@ export class Journal implements Requests {
   /** Names of the open connections. */
   get names(): string[] {
     return [...this.open_.keys()]
+  }
+
+  /** When the last frame of each open connection came, µs since the epoch; 0 before the first. */
+  get lastFrames(): Map<string, number> {
+    return new Map([...this.open_.values()].map(({ name, lastFrameUs }) => [name, lastFrameUs]))
+  }
+
+  /** Since when each open connection is open, µs since the epoch. */
+  get since(): Map<string, number> {
+    return new Map([...this.open_.values()].map(({ name, sinceUs }) => [name, sinceUs]))
+  }
+
+  /** What was written of this hour is gone: connections that open in it tell again what is known of their instruments. */
+  forgetHours(): void {
+    this.hours.clear()
   }
 
   private next(name: string): number {
@@ -137,7 +157,9 @@ export class Journal implements Requests {
       name,
       stream: this.parts.frames(name),
       detail: plain,
-      head: `,"conn":${JSON.stringify(name)},"frame":`
+      head: `,"conn":${JSON.stringify(name)},"frame":`,
+      sinceUs: us,
+      lastFrameUs: 0
     }
     const hour = hourOf(us)
     const known = this.hours.get(name) === hour
@@ -161,7 +183,7 @@ export class Journal implements Requests {
     const open = this.open_.get(name)
     if (open === undefined) return
     this.framesIn++
-    this.lastFrameUs = us
+    this.lastFrameUs = open.lastFrameUs = us
     if (this.skipped.size > 0) this.resume(open, us)
     const frame = this.next(name)
     const plain = isBinary ? this.inflate(data) : data
@@ -222,6 +244,7 @@ export class Journal implements Requests {
   }
 
   private skip(name: string): void {
+    this.dropped++
     const skipped = this.skipped.get(name)
     if (skipped) skipped.count++
     else this.skipped.set(name, { from: this.parts.now(), count: 1 })

@@ -1,0 +1,106 @@
+import { close, fdatasync, fstat, fsync, mkdir, open, write } from 'node:fs'
+import { dirname } from 'node:path'
+
+const FILE_MODE = 0o640
+const DIRECTORY_MODE = 0o750
+
+/**
+ * One hour file that is open for appending. Every call is asynchronous: a disk that hangs must not keep the process from
+ * its sockets.
+ */
+export class HourFile {
+  readonly path: string
+  private readonly fd: number
+  /** Bytes in the file, as far as this process knows. */
+  size: number
+  /** Bytes that were written since the last sync. */
+  unsynced = 0
+  /** Directories whose new names are not on disk yet. */
+  private directories: string[]
+  /** Nothing will be written any more: the next sync closes it. */
+  ending = false
+  /** It cannot be trusted any more: whoever writes to it leaves it before the next line. */
+  isSpoilt = false
+  /** Waits for its turn to be synced. */
+  queued = false
+
+  private constructor(path: string, fd: number, size: number, directories: string[]) {
+    this.path = path
+    this.fd = fd
+    this.size = size
+    this.directories = directories
+  }
+
+  /** Opens a file for appending, with the directories it stands in. Rejects as the file system does. */
+  static async open(path: string): Promise<HourFile> {
+    const directory = dirname(path)
+    const first = await call<string | undefined>(done =>
+      mkdir(directory, { recursive: true, mode: DIRECTORY_MODE }, done)
+    )
+    const fd = await call<number>(done => open(path, 'a', FILE_MODE, done))
+    try {
+      const { size } = await stats(fd)
+      return new HourFile(path, fd, size, size > 0 ? [] : namesAbove(directory, first))
+    } catch (error) {
+      close(fd, () => undefined)
+      throw error
+    }
+  }
+
+  /** Appends a part of a buffer; the number of bytes that the disk took, at least one. */
+  async append(bytes: Buffer, from: number, to: number): Promise<number> {
+    const wrote = await call<number>(done => write(this.fd, bytes, from, to - from, null, done))
+    if (wrote === 0) throw new Error('the disk takes no more bytes')
+    this.size += wrote
+    this.unsynced += wrote
+    return wrote
+  }
+
+  /** Brings what was written, and the names of new files and directories, to disk. Rejects as the file system does. */
+  async sync(): Promise<void> {
+    const { unsynced, directories } = this
+    if (unsynced > 0) await call<void>(done => fdatasync(this.fd, done))
+    this.unsynced -= unsynced
+    for (const directory of directories) await syncName(directory)
+    this.directories = []
+  }
+
+  /** Whether somebody has removed the file since. */
+  async isRemoved(): Promise<boolean> {
+    return (await stats(this.fd)).nlink === 0
+  }
+
+  /** Closes it. Rejects as the file system does; it is closed all the same. */
+  close(): Promise<void> {
+    return call<void>(done => close(this.fd, done))
+  }
+}
+
+function stats(fd: number): Promise<{ size: number; nlink: number }> {
+  return call(done => fstat(fd, done))
+}
+
+/** The directories that hold a new name: that of the file, and of each directory that was made for it. */
+function namesAbove(directory: string, firstMade: string | undefined): string[] {
+  const found = [directory]
+  if (firstMade === undefined) return found
+  for (let made = directory; made.length >= firstMade.length; made = dirname(made)) found.push(dirname(made))
+  return found
+}
+
+async function syncName(directory: string): Promise<void> {
+  // Windows has no such thing and needs none.
+  if (process.platform === 'win32') return
+  const fd = await call<number>(done => open(directory, 'r', done))
+  try {
+    await call<void>(done => fsync(fd, done))
+  } finally {
+    await call<void>(done => close(fd, done))
+  }
+}
+
+function call<T>(start: (done: (error: Error | null, value?: T) => void) => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    start((error, value) => (error ? reject(error) : resolve(value as T)))
+  })
+}
