@@ -20,21 +20,30 @@ export interface HourReport {
   readonly frames: number
   readonly lines: number
   readonly unused: number
+  /** What is wrong with which file; a gap stands in the feeds at each place. */
+  readonly damaged: readonly string[]
 }
 
 const NEWLINE = 10
+/** Damages of one connection's hour that are told. */
+const DAMAGES_MAX = 1000
 /** Lines that may wait for the disk. */
 const PENDING_BYTES_MAX = 8 * 1024 * 1024
 
 /** The lines of one connection's files, one after the other, decoded one by one so that none keeps its chunk alive. */
 class Source {
   head: FrameLine | undefined
+  private last: FrameLine | undefined
+  /** The line that comes after what stands for lines that are missing. */
+  private held: FrameLine | undefined
   private readonly paths: readonly string[]
   private chunks: AsyncGenerator<Buffer> | undefined
   private next = 0
   private chunk: Buffer = Buffer.alloc(0)
   private at = 0
   private readonly rest: Buffer[] = []
+  /** What is wrong, and in which file. */
+  readonly damaged: string[] = []
 
   constructor(paths: readonly string[]) {
     this.paths = paths
@@ -42,8 +51,21 @@ class Source {
 
   /** Moves to the next line if it lies in the chunk at hand; false: `refill` is needed. */
   advance(): boolean {
-    const end = this.chunk.indexOf(NEWLINE, this.at)
-    if (end < 0) return false
+    if (this.held !== undefined) {
+      this.head = this.last = this.held
+      this.held = undefined
+      return true
+    }
+    for (;;) {
+      const end = this.chunk.indexOf(NEWLINE, this.at)
+      if (end < 0) return false
+      // What is wrong before the first right line hides no book.
+      if (this.take(end)) return true
+    }
+  }
+
+  /** Takes the line that ends there; false when it is wrong and there is nothing yet to put into its place. */
+  private take(end: number): boolean {
     let line: FrameLine | undefined
     if (this.rest.length > 0) {
       const whole = Buffer.concat([...this.rest, this.chunk.subarray(this.at, end)])
@@ -52,10 +74,29 @@ class Source {
     } else line = readFrameBytes(this.chunk, this.at, end)
     if (line === undefined) {
       const start = this.chunk.toString('utf8', this.at, Math.min(end, this.at + 100))
-      throw new L3capError('VAULT_DAMAGED', `${this.paths[this.next - 1]}: no line of the frames feed: ${start}`)
+      this.at = end + 1
+      return this.miss(`no line of the frames feed: ${JSON.stringify(start)}`)
     }
     this.at = end + 1
-    this.head = line
+    const before = this.last
+    this.head = this.last = line
+    // Within one process the lines of a name are numbered; another process begins with `open` and 1.
+    if (before?.conn === line.conn && line.frame !== before.frame + 1 && line.dir !== 'open') {
+      this.held = line
+      this.last = { ...line, frame: line.frame - 1 }
+      this.miss(`lines are missing before line ${line.frame} of ${line.conn}`)
+    }
+    return true
+  }
+
+  /**
+   * Puts a `skip` line in the place of what is missing, so that no book is trusted that has not seen it; false when nothing
+   * was read before, as there is no book then.
+   */
+  miss(what: string): boolean {
+    if (this.damaged.length < DAMAGES_MAX) this.damaged.push(`${this.paths[this.next - 1]}: ${what}`)
+    if (this.last === undefined) return false
+    this.head = { ...this.last, dir: 'skip', msg: undefined, text: '{"count":1}' }
     return true
   }
 
@@ -63,7 +104,16 @@ class Source {
   async refill(): Promise<void> {
     do {
       if (this.at < this.chunk.length) this.rest.push(this.chunk.subarray(this.at))
-      const more = await this.chunks?.next()
+      let more: IteratorResult<Buffer> | undefined
+      try {
+        more = await this.chunks?.next()
+      } catch (error) {
+        this.chunks = undefined
+        this.chunk = Buffer.alloc(0)
+        this.at = this.rest.length = 0
+        if (this.miss(messageOf(error))) return
+        continue
+      }
       this.chunk = more?.value ?? Buffer.alloc(0)
       this.at = 0
       if (more === undefined || more.done) {
@@ -119,7 +169,13 @@ export async function rebuildHour(task: HourTask): Promise<HourReport> {
   while (live.length > 0) {
     let first = live[0]!
     for (const source of live) if (isBefore(source.head!, first.head!)) first = source
-    playback.play(first.head!)
+    try {
+      playback.play(first.head!)
+    } catch (error) {
+      // The text of a line that is no JSON any more; everything else is a mistake of ours.
+      if (!(error instanceof SyntaxError)) throw error
+      if (first.miss(`line ${first.head!.frame} of ${first.head!.conn} is broken: ${error.message}`)) continue
+    }
     frames++
     if (writer.pendingBytes > PENDING_BYTES_MAX) await writer.drain()
     if (refusal !== undefined) throw refusal
@@ -130,5 +186,5 @@ export async function rebuildHour(task: HourTask): Promise<HourReport> {
   await writer.close().catch(error => {
     throw new L3capError('VAULT', `cannot write to ${task.out}: ${messageOf(error)}`, { cause: error })
   })
-  return { frames, lines, unused: playback.unused }
+  return { frames, lines, unused: playback.unused, damaged: sources.flatMap(source => source.damaged) }
 }

@@ -18,6 +18,8 @@ interface Options {
   readonly json: boolean
 }
 
+const DAMAGES_SHOWN = 20
+
 /** `l3cap rebuild`: all derived feeds again, from the frames. */
 export function rebuildCommand(): Command {
   return new Command('rebuild')
@@ -60,17 +62,19 @@ async function rebuild(options: Options): Promise<void> {
     { frames: 0, lines: 0, unused: 0 }
   )
   const seconds = (performance.now() - began) / 1000
-  const report = { hours: tasks.length, ...total, seconds: Math.round(seconds * 1000) / 1000 }
+  const damaged = reports.flatMap(each => each.damaged)
+  const report = { hours: tasks.length, ...total, damaged, seconds: Math.round(seconds * 1000) / 1000 }
   process.stdout.write(
     options.json
       ? `${JSON.stringify(report)}\n`
       : `${report.hours} hours, ${total.frames} lines of frames, ${total.lines} records, ${report.seconds} s\n`
   )
-  if (total.unused > 0)
-    throw new L3capError(
-      'VAULT_DAMAGED',
-      `${total.unused} lines belong to no connection whose opening or state is there`
-    )
+  const unused =
+    total.unused > 0 ? [`${total.unused} lines belong to no connection whose opening or state is there`] : []
+  const mess = [...damaged, ...unused]
+  if (mess.length === 0) return
+  const more = mess.length > DAMAGES_SHOWN ? [`and ${mess.length - DAMAGES_SHOWN} more; --json names all`] : []
+  throw new L3capError('VAULT_DAMAGED', [...mess.slice(0, DAMAGES_SHOWN), ...more].join('\n'))
 }
 
 function planTasks(

@@ -14,6 +14,7 @@ interface Options {
   readonly compressAfter: string
   readonly deleteAfter: string
   readonly dryRun: boolean
+  readonly deleteNow: boolean
   readonly json: boolean
 }
 
@@ -23,7 +24,10 @@ export function retentionCommand(): Command {
     .summary('compress and delete old hours')
     .description(
       'Compresses hours to .jsonl.gz some time after they end and deletes them some days after. The age of an hour is ' +
-        'counted from its end as its path names it. Safe while captures run; each step is safe to repeat after a crash.'
+        'counted from its end as its path names it. Safe while captures run; each step is safe to repeat after a crash. ' +
+        'When the clock is more than 2 days later than at the last run, nothing is deleted for 24 h (compressing goes on), ' +
+        'with a warning: the clock may be wrong, and what it makes old at once would be gone. A scheduler that runs it more ' +
+        'rarely than every 2 days needs --delete-now.'
     )
     .option('--vault <dir>', 'vault directory (environment: L3CAP_VAULT)', defaultVault())
     .addOption(
@@ -36,11 +40,16 @@ export function retentionCommand(): Command {
     )
     .option('--compress-after <duration>', 'compress hours that ended so long ago (at least 10m)', '6h')
     .option('--delete-after <duration>', 'delete hours that ended so long ago', '5d')
+    .option('--delete-now', 'delete, though the clock is more than 2 days later than at the last run', false)
     .option('--dry-run', 'say what would be done and change nothing', false)
     .option('--json', 'print the report as JSON', false)
     .action(async (options: Options) => {
       const settings = readOptions(options)
-      const report = await runRetention(options.vault, { ...settings, nowMs: Date.now(), dryRun: options.dryRun })
+      const { dryRun, deleteNow } = options
+      const report = await runRetention(options.vault, { ...settings, nowMs: Date.now(), dryRun, deleteNow })
+      // A scheduler throws the report away and mails what stands on stderr; a person sees the report.
+      const unseen = process.stdout.isTTY ? [] : report.warnings
+      for (const warning of unseen) process.stderr.write(`l3cap: warning: ${warning}\n`)
       process.stdout.write(options.json ? `${JSON.stringify(report)}\n` : describe(report))
       if (report.failed.length === 0) return
       const lines = report.failed.map(({ path, message }) => `${path}: ${message}`)
@@ -73,6 +82,7 @@ function describe(report: RetentionReport): string {
   for (const { path } of report.finished) lines.push(`finish ${path} (its .gz held the lines already)`)
   for (const { path, bytes } of report.leftovers) lines.push(`clean ${path} (${bytes} bytes)`)
   for (const { path, bytes } of report.deleted) lines.push(`delete ${path} (${bytes} bytes)`)
+  for (const { path, bytes } of report.held) lines.push(`hold ${path} (${bytes} bytes)`)
   for (const { path, message } of report.failed) lines.push(`failed ${path}: ${message}`)
   const counts = [
     `${report.compressed.length + report.finished.length} compressed`,

@@ -1,7 +1,15 @@
-import { close, fdatasync, fstat, fsync, mkdir, open, write } from 'node:fs'
+import { close, constants, fdatasync, fstat, fsync, mkdir, open, type Stats, write } from 'node:fs'
 import { dirname } from 'node:path'
 
 const FILE_MODE = 0o640
+/** A link is not followed, and a pipe in the place of a file does not keep us waiting. */
+const FLAGS =
+  constants.O_WRONLY |
+  constants.O_APPEND |
+  constants.O_CREAT |
+  // Windows knows neither.
+  (constants.O_NOFOLLOW ?? 0) |
+  (constants.O_NONBLOCK ?? 0)
 const DIRECTORY_MODE = 0o750
 
 /**
@@ -37,9 +45,11 @@ export class HourFile {
     const first = await call<string | undefined>(done =>
       mkdir(directory, { recursive: true, mode: DIRECTORY_MODE }, done)
     )
-    const fd = await call<number>(done => open(path, 'a', FILE_MODE, done))
+    const fd = await call<number>(done => open(path, FLAGS, FILE_MODE, done))
     try {
-      const { size } = await stats(fd)
+      const found = await stats(fd)
+      if (!found.isFile()) throw new Error(`${path} is no regular file`)
+      const { size } = found
       return new HourFile(path, fd, size, size > 0 ? [] : namesAbove(directory, first))
     } catch (error) {
       close(fd, () => undefined)
@@ -76,7 +86,7 @@ export class HourFile {
   }
 }
 
-function stats(fd: number): Promise<{ size: number; nlink: number }> {
+function stats(fd: number): Promise<Stats> {
   return call(done => fstat(fd, done))
 }
 

@@ -6,9 +6,10 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { replaceFile } from './metadata.ts'
+import { syncDirectory } from './repair.ts'
 
 /** How a vault is opened. */
 export interface OpenOptions {
@@ -48,6 +49,8 @@ export class VaultIdentity {
     try {
       mkdirSync(path, { recursive: true, mode: 0o750 })
       const id = readId(path) ?? writeId(path, nowIso)
+      // A vault is not remembered before its own name, and that of what is in it, would survive a power cut.
+      for (const directory of [path, dirname(path)]) syncDirectory(directory)
       if (memory !== null && !Object.hasOwn(known, path))
         replaceFile(memory, `${JSON.stringify({ ...known, [path]: nowIso }, null, 2)}\n`, true)
       return new VaultIdentity(path, id, placeOf(statSync(path)))

@@ -1,4 +1,5 @@
 /** Where things stand in a vault: names of directories and files, and the walk over the hour files. */
+import { createHash } from 'node:crypto'
 import { type Dirent, lstatSync, readdirSync } from 'node:fs'
 import { basename, join, sep } from 'node:path'
 import { L3capError, messageOf } from '../core/errors.ts'
@@ -51,12 +52,24 @@ const ENDINGS: Record<HourKind, string> = {
   tmp: '.jsonl.gz.tmp'
 }
 const SAFE = /^[A-Za-z0-9._-]+$/
+/** File systems take 255 bytes; the files of a lock add up to 50. */
+const NAME_CHARS_MAX = 200
+const HASH_CHARS = 16
+/** Names of devices on Windows, with any ending: a file of that name is written into nothing. */
+const DEVICE = /^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)/i
 
-/** The directory name of an instrument or connection: every character outside `A-Za-z0-9._-` becomes `-`. */
+/**
+ * The directory name of an instrument or connection: every character outside `A-Za-z0-9._-` becomes `-`. What no file
+ * system takes is changed further: dots at the end become `-`, the name of a device gets a `-`, and more than 200
+ * characters end in a hash of the whole name instead.
+ */
 export function folderName(name: string): string {
-  const folder = name.replace(/[^A-Za-z0-9._-]/gu, '-')
-  // These two would lead out of the vault, and an empty name to the directory above.
-  return folder === '.' || folder === '..' || folder === '' ? '-'.repeat(Math.max(1, folder.length)) : folder
+  const plain = name.replace(/[^A-Za-z0-9._-]/gu, '-').replace(DEVICE, '$&-')
+  // Of dots alone two would lead out of the vault, and an empty name to the directory above.
+  const folder = plain.replace(/\.+$/, dots => '-'.repeat(dots.length)) || '-'
+  if (folder.length <= NAME_CHARS_MAX) return folder
+  const hash = createHash('sha256').update(name).digest('hex').slice(0, HASH_CHARS)
+  return `${folder.slice(0, NAME_CHARS_MAX - HASH_CHARS - 1)}-${hash}`
 }
 
 /** `<vault>/raw/<exchange>/<feed>/<folder>`. */
@@ -83,6 +96,11 @@ export function healthPath(vault: string, exchange: string, connection: string):
 /** `<vault>/meta/<exchange>/locks/<folder>.lock`: the lock of an instrument or a connection. */
 export function lockPath(vault: string, exchange: string, name: string): string {
   return join(vault, 'meta', exchange, 'locks', `${folderName(name)}.lock`)
+}
+
+/** `<vault>/meta/retention.json`: the clock of the last retention. */
+export function retentionStatePath(vault: string): string {
+  return join(vault, 'meta', 'retention.json')
 }
 
 /** `<vault>/meta/retention.lock`: held while retention works on the vault. */
@@ -160,34 +178,50 @@ export function* walkDates(
   filter: HourFilter = {},
   onTrouble?: (directory: string, error: unknown) => void
 ): Generator<DateDirectory> {
-  const read = (directory: string): Dirent[] => {
-    try {
-      return entriesOf(directory)
-    } catch (error) {
-      if (!onTrouble) throw error
-      onTrouble(directory, error)
-      return []
-    }
-  }
-  const folders = (directory: string): string[] =>
-    read(directory).flatMap(entry => (entry.isDirectory() && isFolder(entry.name) ? [entry.name] : []))
+  const folders = (directory: string): string[] => foldersIn(directory, onTrouble)
   const raw = join(vault, 'raw')
   for (const exchange of folders(raw)) {
     if (!matches(filter.exchange, exchange)) continue
     for (const feed of folders(join(raw, exchange))) {
       if (!FEEDS.includes(feed) || !matches(filter.feed, feed)) continue
       for (const name of folders(join(raw, exchange, feed))) {
-        if (!matches(filter.name, name)) continue
-        for (const date of folders(join(raw, exchange, feed, name))) {
-          const firstHour = parseDate(date)
-          if (firstHour === undefined) continue
-          const path = join(raw, exchange, feed, name, date)
-          const stream = { exchange, feed, name }
-          yield { ...stream, path, firstHour, files: hourFiles(path, read(path), stream, firstHour) }
-        }
+        if (matches(filter.name, name)) yield* walkStream(vault, { exchange, feed, name }, onTrouble)
       }
     }
   }
+}
+
+/**
+ * Walks the date directories of one stream (`name` is the folder name), as `walkDates` does.
+ * @throws {L3capError} `VAULT` when a directory cannot be read and there is no `onTrouble`
+ */
+export function* walkStream(
+  vault: string,
+  stream: { readonly exchange: string; readonly feed: string; readonly name: string },
+  onTrouble?: (directory: string, error: unknown) => void
+): Generator<DateDirectory> {
+  const directory = streamDir(vault, stream.exchange, stream.feed, stream.name)
+  for (const date of foldersIn(directory, onTrouble)) {
+    const firstHour = parseDate(date)
+    if (firstHour === undefined) continue
+    const path = join(directory, date)
+    yield { ...stream, path, firstHour, files: hourFiles(path, readOrTell(path, onTrouble), stream, firstHour) }
+  }
+}
+
+function readOrTell(directory: string, onTrouble?: (directory: string, error: unknown) => void): Dirent[] {
+  try {
+    return entriesOf(directory)
+  } catch (error) {
+    if (!onTrouble) throw error
+    onTrouble(directory, error)
+    return []
+  }
+}
+
+function foldersIn(directory: string, onTrouble?: (directory: string, error: unknown) => void): string[] {
+  const entries = readOrTell(directory, onTrouble)
+  return entries.flatMap(entry => (entry.isDirectory() && isFolder(entry.name) ? [entry.name] : []))
 }
 
 function hourFiles(
@@ -249,6 +283,8 @@ export function narrowFilter(
   exchanges: readonly string[],
   symbols: readonly string[]
 ): { filter: HourFilter; mistakes: string[] } {
+  // Who wants everything need not be kept from it by one directory that cannot be read.
+  if (exchanges.length === 0 && symbols.length === 0) return { filter: {}, mistakes: [] }
   const held = listNames(vault)
   const mistakes = exchanges
     .filter(exchange => !held.has(exchange))

@@ -28,6 +28,7 @@ import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { isoMs } from '../core/time.ts'
+import { readSmall } from './reader.ts'
 
 /** Who holds a lock, as its file says in JSON. */
 export interface LockOwner {
@@ -92,7 +93,7 @@ export function acquireLock(path: string, options: LockOptions): Lock {
   }
   const content = `${JSON.stringify(owner)}\n`
   try {
-    mkdirSync(dirname(path), { recursive: true })
+    mkdirSync(dirname(path), { recursive: true, mode: 0o750 })
     try {
       const held = contend(path, temporary, content, run, options)
       heldRuns.add(run)
@@ -185,7 +186,9 @@ function place(temporary: string, target: string, content: string): boolean {
 function writeSynced(path: string, content: string): void {
   const file = openSync(path, 'wx', 0o600)
   try {
-    writeSync(file, content)
+    const bytes = Buffer.from(content)
+    // A disk that is nearly full may take a part.
+    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at)
     fsyncSync(file)
   } finally {
     closeSync(file)
@@ -205,7 +208,7 @@ function chainEnd(path: string): Found | undefined {
 function read(path: string): Found | undefined {
   try {
     const stats = lstatSync(path)
-    const content = stats.isSymbolicLink() ? readlinkSync(path) : readFileSync(path, 'utf8')
+    const content = stats.isSymbolicLink() ? readlinkSync(path) : readSmall(path)
     const owner = parseOwner(content)
     const id = owner?.run ?? `damaged-${stats.ino}-${Math.floor(stats.mtimeMs)}`
     return { path, id, owner, mtimeMs: stats.mtimeMs }

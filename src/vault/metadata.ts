@@ -1,7 +1,9 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import stringify from 'fast-json-stable-stringify'
 import { instrumentPath } from './layout.ts'
+import { readSmall } from './reader.ts'
+import { syncDirectory } from './repair.ts'
 
 /** Replaces a file as a whole: a reader sees the old content or the new one, never a part. */
 export function replaceFile(path: string, text: string, sync: boolean): void {
@@ -17,6 +19,7 @@ export function replaceFile(path: string, text: string, sync: boolean): void {
       closeSync(file)
     }
     renameSync(temporary, path)
+    if (sync) syncDirectory(dirname(path))
   } catch (error) {
     rmSync(temporary, { force: true })
     throw error
@@ -36,7 +39,7 @@ export function storeMetadata(path: string, value: object, nowIso: string): bool
 /** The market that the vault has an instrument's name for, by its metadata; undefined when it has none. */
 export function storedMarket(vault: string, exchange: string, instId: string): unknown {
   try {
-    return (JSON.parse(readFileSync(instrumentPath(vault, exchange, instId), 'utf8')) as { market?: unknown }).market
+    return (JSON.parse(readSmall(instrumentPath(vault, exchange, instId))) as { market?: unknown }).market
   } catch {
     return undefined
   }
@@ -44,7 +47,7 @@ export function storedMarket(vault: string, exchange: string, instId: string): u
 
 function sameAsStored(path: string, value: object): boolean {
   try {
-    const stored = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
+    const stored = JSON.parse(readSmall(path)) as Record<string, unknown>
     delete stored.updated_utc
     return stringify(stored) === stringify(value)
   } catch {

@@ -1,5 +1,5 @@
 /** Reading hour files: streaming for whole files, from the end for the last line. */
-import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, createReadStream, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { createGunzip } from 'node:zlib'
 import { L3capError, messageOf } from '../core/errors.ts'
 
@@ -12,15 +12,47 @@ const CHUNK_BYTES = 1024 * 1024
 /** Longer than any line of a capture; a file without line ends must not fill the memory. */
 const LINE_BYTES_MAX = 256 * 1024 * 1024
 const LAST_LINE_BYTES_MAX = 64 * 1024 * 1024
+/** Each line that is tried is read with up to 1 MiB before it. */
+const LAST_LINES_TRIED_MAX = 1000
 const NEWLINE = 10
+/** Opening a pipe must not wait for somebody to write into it. Zero on Windows, where the flag does not exist. */
+const NO_WAIT = constants.O_NONBLOCK ?? 0
+
+/** Opens a regular file for reading. Throws for anything else, a pipe or a device too, and never waits. */
+function openRegular(path: string): number {
+  const file = openSync(path, constants.O_RDONLY | NO_WAIT)
+  try {
+    if (!fstatSync(file).isFile()) throw new Error('it is no regular file')
+    return file
+  } catch (error) {
+    closeSync(file)
+    throw error
+  }
+}
+
+/** The text of a small file. Throws when it cannot be read or is no regular file. */
+export function readSmall(path: string): string {
+  const file = openRegular(path)
+  try {
+    return readFileSync(file, 'utf8')
+  } finally {
+    closeSync(file)
+  }
+}
 
 /**
  * The bytes of a plain or (by its name) gzip file, in chunks of at most 1 MiB. All members of a gzip file are read.
- * @throws {L3capError} `VAULT_DAMAGED` when the gzip data is cut off, broken or followed by something else; `VAULT` when
- * the file cannot be read
+ * @throws {L3capError} `VAULT_DAMAGED` when the gzip data is empty, cut off, broken or followed by something else; `VAULT`
+ * when the file cannot be read or is no regular file
  */
 export async function* readBytes(path: string): AsyncGenerator<Buffer> {
-  const source = createReadStream(path, { highWaterMark: CHUNK_BYTES })
+  let file: number
+  try {
+    file = openRegular(path)
+  } catch (error) {
+    throw new L3capError('VAULT', `cannot read ${path}: ${messageOf(error)}`, { cause: error })
+  }
+  const source = createReadStream(path, { fd: file, highWaterMark: CHUNK_BYTES })
   if (!path.endsWith('.gz') && !path.endsWith('.gz.tmp')) {
     try {
       for await (const chunk of source) yield chunk as Buffer
@@ -72,26 +104,32 @@ export async function* readLines(path: string, options: ReadOptions = {}): Async
 }
 
 /**
- * The last whole line of a plain file, without its line end, read from the end; undefined when there is none or no file.
- * @throws {L3capError} `VAULT_DAMAGED` when the last 64 MiB hold no whole line; `VAULT` when the file cannot be read
+ * The last whole line of a plain file that `accept` takes (default: any), without its line end, read from the end;
+ * undefined when there is none or no file.
+ * @throws {L3capError} `VAULT_DAMAGED` when the last 64 MiB hold no such line; `VAULT` when the file cannot be read
  */
-export function lastLine(path: string): string | undefined {
+export function lastLine(path: string, accept: (line: string) => boolean = () => true): string | undefined {
   let file: number
   try {
-    file = openSync(path, 'r')
+    file = openRegular(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw new L3capError('VAULT', `cannot read ${path}: ${messageOf(error)}`, { cause: error })
   }
   try {
     const size = fstatSync(file).size
-    const end = findLineStart(file, size, size - LAST_LINE_BYTES_MAX)
-    if (end === 0) return undefined
-    const start = end === undefined ? undefined : findLineStart(file, end - 1, end - 1 - LAST_LINE_BYTES_MAX)
-    if (end === undefined || start === undefined) {
-      throw new L3capError('VAULT_DAMAGED', `${path} ends with 64 MiB that hold no whole line`)
+    let end = findLineStart(file, size, size - LAST_LINE_BYTES_MAX)
+    for (let tried = 0; end !== 0; tried += 1) {
+      if (tried > LAST_LINES_TRIED_MAX) end = undefined
+      const start = end === undefined ? undefined : findLineStart(file, end - 1, end - 1 - LAST_LINE_BYTES_MAX)
+      if (end === undefined || start === undefined) {
+        throw new L3capError('VAULT_DAMAGED', `${path} ends with 64 MiB that hold no whole line of a record`)
+      }
+      const line = readRange(file, start, end - 1).toString('utf8')
+      if (accept(line)) return line
+      end = size - start > LAST_LINE_BYTES_MAX ? undefined : start
     }
-    return readRange(file, start, end - 1).toString('utf8')
+    return undefined
   } catch (error) {
     if (error instanceof L3capError) throw error
     throw new L3capError('VAULT', `cannot read ${path}: ${messageOf(error)}`, { cause: error })

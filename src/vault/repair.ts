@@ -29,8 +29,11 @@ export interface RepairOptions {
 }
 
 const CHUNK_BYTES = 1024 * 1024
-/** Zero on Windows, where the flag does not exist. */
+/** Zero on Windows, where the flags do not exist. */
 const NO_FOLLOW = constants.O_NOFOLLOW ?? 0
+/** Opening a pipe must not wait for its other end. */
+const NO_WAIT = constants.O_NONBLOCK ?? 0
+const TORN_MODE = 0o640
 
 /**
  * Moves a half-written tail to `<file>.torn` and cuts the file back to its last whole line. Undefined when the file ends
@@ -116,7 +119,7 @@ function repairOne(path: string, report: RepairReport): void {
 function withFile<T>(path: string, flags: number, work: (file: number) => T): T | undefined {
   let file: number | undefined
   try {
-    file = openSync(path, flags | NO_FOLLOW)
+    file = openSync(path, flags | NO_FOLLOW | NO_WAIT)
     if (!fstatSync(file).isFile()) throw new Error('it is no regular file')
     return work(file)
   } catch (error) {
@@ -144,10 +147,12 @@ function measure(file: number): { wholeBytes: number; sizeBytes: number } {
 
 /** Appends a range of the file to the torn file, on a line of its own, and brings both file and directory to disk. */
 function appendTail(file: number, start: number, end: number, tornPath: string): void {
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_APPEND | NO_FOLLOW
-  const torn = openSync(tornPath, flags, 0o644)
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_APPEND | NO_FOLLOW | NO_WAIT
+  const torn = openSync(tornPath, flags, TORN_MODE)
   try {
-    const { size } = fstatSync(torn)
+    const stats = fstatSync(torn)
+    if (!stats.isFile()) throw new Error(`${tornPath} is no regular file`)
+    const { size } = stats
     if (size > 0 && readRange(torn, size - 1, size)[0] !== 10) writeSync(torn, '\n')
     const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, end - start))
     for (let position = start; position < end; ) {

@@ -28,12 +28,14 @@ import {
   type HourFile,
   type HourFilter,
   retentionLockPath,
+  retentionStatePath,
   siblingPath,
   walkDates
 } from './layout.ts'
 import { acquireLock } from './lock.ts'
 import { readBytes } from './reader.ts'
 import { syncDirectory } from './repair.ts'
+import { isSameClock, judgeClock, readClock, storeClock } from './retention-clock.ts'
 
 /** The moments between two changes of the vault, in their order, as `onStep` is told of them. */
 export type RetentionStep =
@@ -55,6 +57,8 @@ export interface RetentionOptions {
   readonly deleteAfterMs?: number | undefined
   /** Says what would be done, and changes nothing. */
   readonly dryRun?: boolean | undefined
+  /** Deletes although the clock is far ahead of the last run's, and ends a hold. */
+  readonly deleteNow?: boolean | undefined
   /** Told of each step and the plain file it concerns; what it throws ends the run there, as a crash would. */
   readonly onStep?: ((step: RetentionStep, path: string) => void) | undefined
 }
@@ -73,6 +77,10 @@ export interface RetentionReport {
   /** Leftovers of compressions that did not finish. */
   readonly leftovers: { path: string; bytes: number }[]
   readonly directories: string[]
+  /** Until when (ISO 8601 UTC) nothing is deleted, because the clock leapt; null when there is no such hold. */
+  readonly heldUntil: string | null
+  /** What would have been deleted but for the hold. */
+  readonly held: { path: string; bytes: number }[]
   readonly warnings: string[]
   readonly failed: { path: string; message: string }[]
 }
@@ -86,13 +94,15 @@ export const DELETE_AFTER_MS = 432_000_000
 
 const HOUR_MS = 3_600_000
 const GZIP_LEVEL = 6
+/** A compressed hour is as private as the plain one was, and for nobody else to change. */
+const MODE_MAX = 0o644
 
 /** Carries what `onStep` threw past the handling of failures: after a crash nothing is tidied up either. */
 class Interruption extends Error {}
 
 interface Work {
   readonly options: RetentionOptions
-  readonly report: RetentionReport
+  readonly report: RetentionReport & { heldUntil: string | null }
   readonly compressAfterMs: number
   readonly deleteAfterMs: number
 }
@@ -108,7 +118,8 @@ export function ageMistakes(compressAfterMs: number, deleteAfterMs: number): str
 
 /**
  * Compresses and deletes the old hours of a vault, deletions first as they make room. Safe while captures run. One file's
- * failure does not stop the others: it is in `failed`. Hours later than `nowMs` are in `warnings`: a clock is wrong.
+ * failure does not stop the others: it is in `failed`. Hours later than `nowMs` are in `warnings`: a clock is wrong. When
+ * `nowMs` is more than two days after the last run, nothing is deleted for a day (`heldUntil`, with a warning).
  * @throws {L3capError} `USAGE` for ages that are not allowed, `VAULT` when there is no vault, `LOCKED` when another
  * retention works on it
  */
@@ -119,7 +130,7 @@ export async function runRetention(vault: string, options: RetentionOptions): Pr
   if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
   checkVault(vault)
   const dryRun = options.dryRun ?? false
-  const report: RetentionReport = {
+  const report: Work['report'] = {
     vault,
     at: isoMs(options.nowMs * 1000),
     dryRun,
@@ -128,16 +139,17 @@ export async function runRetention(vault: string, options: RetentionOptions): Pr
     deleted: [],
     leftovers: [],
     directories: [],
+    heldUntil: null,
+    held: [],
     warnings: [],
     failed: []
   }
-  const work: Work = { options, report, compressAfterMs, deleteAfterMs }
   const what = `retention: ${vault}`
   const lock = dryRun
     ? undefined
     : acquireLock(retentionLockPath(vault), { command: 'l3cap retention', nowMs: options.nowMs, what })
   try {
-    await runAll(vault, work)
+    await runHeld(vault, { options, report, compressAfterMs, deleteAfterMs })
   } catch (error) {
     throw error instanceof Interruption ? error.cause : error
   } finally {
@@ -154,6 +166,23 @@ function checkVault(vault: string): void {
   if (lstatSync(raw, { throwIfNoEntry: false })?.isSymbolicLink()) {
     throw new L3capError('VAULT', `${raw} is a link: make the vault directory itself the link, or name the real one`)
   }
+}
+
+/**
+ * Runs, with the clock of the last run in mind: one that leapt far ahead would make everything old at once. What is to be
+ * remembered is written before anything is deleted; a disk too full for that is tried again when there is room.
+ */
+async function runHeld(vault: string, work: Work): Promise<void> {
+  const { report, options } = work
+  const last = readClock(vault)
+  const { state, warning } = judgeClock(last, options.nowMs, options.deleteNow ?? false)
+  report.heldUntil = state.heldUntilMs === null ? null : isoMs(state.heldUntilMs * 1000)
+  if (warning !== undefined) report.warnings.push(warning)
+  if (report.dryRun || isSameClock(last, state)) return await runAll(vault, work)
+  const isStored = storeClock(vault, state) === undefined
+  await runAll(vault, work)
+  const trouble = isStored ? undefined : storeClock(vault, state)
+  if (trouble !== undefined) report.failed.push({ path: retentionStatePath(vault), message: messageOf(trouble) })
 }
 
 async function runAll(vault: string, work: Work): Promise<void> {
@@ -199,6 +228,10 @@ function step(work: Work, name: RetentionStep, path: string): void {
 function deleteFile(file: HourFile, list: 'deleted' | 'leftovers', work: Work): void {
   try {
     const bytes = regular(file.path).size
+    if (list === 'deleted' && work.report.heldUntil !== null) {
+      work.report.held.push({ path: file.path, bytes })
+      return
+    }
     if (!work.report.dryRun) {
       step(work, 'delete', file.path)
       unlinkSync(file.path)
@@ -213,7 +246,7 @@ function deleteFile(file: HourFile, list: 'deleted' | 'leftovers', work: Work): 
 /** Removes the directory of a day when all its hours are to be deleted and nothing else stands in it. */
 function removeDirectory(date: DateDirectory, work: Work): void {
   const endMs = (date.firstHour + 24) * HOUR_MS
-  if (work.options.nowMs - endMs < work.deleteAfterMs || work.report.dryRun) return
+  if (work.options.nowMs - endMs < work.deleteAfterMs || work.report.dryRun || work.report.heldUntil !== null) return
   try {
     rmdirSync(date.path)
     work.report.directories.push(date.path)
@@ -298,7 +331,7 @@ async function writeTemporary(
   await pipeline(
     content,
     createGzip({ level: GZIP_LEVEL }),
-    createWriteStream(temporary, { flags: 'wx', mode: mode & 0o777 })
+    createWriteStream(temporary, { flags: 'wx', mode: mode & MODE_MAX })
   )
   syncFile(temporary)
   onWritten()

@@ -3,9 +3,6 @@ import type { HourFile } from './hourfile.ts'
 import { hourPath } from './layout.ts'
 import { FileStream, type StreamHome } from './stream.ts'
 
-/** Writes that are with the operating system at a time: of the four threads that wait for it, syncs and names need some. */
-const WRITES_MAX = 2
-
 /** How a writer works; callbacks are told of pauses. */
 export interface WriterOptions {
   /** Bytes that may wait in memory while the disk does not take them. */
@@ -146,8 +143,8 @@ export class VaultWriter implements StreamHome {
   private async pass(): Promise<void> {
     const frames = jobs(this.frames)
     const derived = jobs(this.derived)
-    await drainAll(frames)
-    await drainAll(derived)
+    // One write at a time: of the four threads that wait for the system, others need some when the disk hangs.
+    for (const [stream, pieces] of [...frames, ...derived]) await stream.drain(pieces)
   }
 
   /**
@@ -244,24 +241,6 @@ function jobs(streams: readonly FileStream[]): Job[] {
     if (pieces > 0) found.push([stream, pieces])
   }
   return found
-}
-
-/** A few streams at a time. Rejects with the first refusal once no write is under way any more. */
-async function drainAll(list: readonly Job[]): Promise<void> {
-  let next = 0
-  let failure: unknown
-  const lane = async () => {
-    try {
-      while (next < list.length && failure === undefined) {
-        const [stream, pieces] = list[next++]!
-        await stream.drain(pieces)
-      }
-    } catch (error) {
-      failure ??= error
-    }
-  }
-  await (list.length < 2 ? lane() : Promise.all(Array.from({ length: WRITES_MAX }, lane)))
-  if (failure !== undefined) throw failure
 }
 
 async function syncFile(file: HourFile): Promise<void> {

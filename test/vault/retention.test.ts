@@ -12,13 +12,13 @@ import {
   writeFileSync
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { repairCommand } from '../../src/commands/repair.ts'
 import { retentionCommand } from '../../src/commands/retention.ts'
 import { defaultVault } from '../../src/config/env.ts'
-import { hourPath, retentionLockPath } from '../../src/vault/layout.ts'
+import { hourPath, retentionLockPath, retentionStatePath } from '../../src/vault/layout.ts'
 import { acquireLock } from '../../src/vault/lock.ts'
 import { type RetentionOptions, type RetentionStep, runRetention } from '../../src/vault/retention.ts'
 
@@ -53,10 +53,11 @@ function put(path: string, content: string | Buffer): string {
   return path
 }
 
-/** Every file of the vault with its content. */
+/** Every file of the vault with its content, but for the clock of the last run. */
 function tree(): Record<string, string> {
   const names = readdirSync(vault, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile())
-  const paths = names.map(entry => join(entry.parentPath, entry.name)).sort()
+  const kept = names.filter(entry => entry.name !== basename(retentionStatePath(vault)))
+  const paths = kept.map(entry => join(entry.parentPath, entry.name)).sort()
   return Object.fromEntries(paths.map(path => [relative(vault, path), readFileSync(path, 'latin1')]))
 }
 
@@ -104,7 +105,7 @@ test('the moment counts: exactly 6 h after the end, not a millisecond before', a
   const path = put(hourAgo(1), lines(1))
   expect((await run({ nowMs: end + 6 * HOUR_MS - 1 })).compressed).toEqual([])
   expect((await run({ nowMs: end + 6 * HOUR_MS })).compressed).toMatchObject([{ path, joined: false }])
-  expect((await run({ nowMs: end + 120 * HOUR_MS - 1 })).deleted).toEqual([])
+  expect((await run({ nowMs: end + 120 * HOUR_MS - 1, deleteNow: true })).deleted).toEqual([])
   expect((await run({ nowMs: end + 120 * HOUR_MS })).deleted).toMatchObject([{ path: `${path}.gz` }])
 })
 
@@ -253,6 +254,81 @@ test('a clock behind the vault is reported and does no harm', async () => {
   const report = await run({ nowMs: NOW - 240 * HOUR_MS })
   expect(report.warnings).toMatchObject([expect.stringContaining('clock')])
   expect(Object.keys(tree())).toHaveLength(1)
+})
+
+const DAY_MS = 24 * HOUR_MS
+
+test('a clock that leaps ahead deletes nothing for a day; compressing goes on', async () => {
+  const young = put(hourAgo(1), lines(1))
+  const [old, older] = [put(hourAgo(50), lines(2)), put(`${hourAgo(60)}.torn`, 'half')]
+  expect(await run()).toMatchObject({ heldUntil: null, warnings: [] })
+  const leaptMs = NOW + 3 * DAY_MS
+  const dry = await run({ nowMs: leaptMs, dryRun: true })
+  expect(dry.heldUntil).toBe('2026-11-24T12:30:00.000Z')
+  // Also what is old enough by the wrong clock only, a year later: the newest lines of a vault would go first.
+  const far = { nowMs: NOW + 365 * DAY_MS }
+  const report = await run(far)
+  const held = [`${old}.gz`, older, young].sort()
+  expect(report.held.map(({ path }) => path).sort()).toEqual(held)
+  expect(report).toMatchObject({ deleted: [], directories: [], failed: [], heldUntil: '2027-11-21T12:30:00.000Z' })
+  expect(report.warnings[0]).toContain('--delete-now')
+  for (const path of held) expect(existsSync(path)).toBe(true)
+  // Each run of that day says it again; then the clock is believed.
+  const next = await run({ nowMs: far.nowMs + DAY_MS - 1 })
+  expect(next).toMatchObject({ deleted: [], warnings: [expect.stringContaining('had leapt')] })
+  expect((await run({ nowMs: far.nowMs + DAY_MS })).deleted.map(({ path }) => path).sort()).toEqual(held)
+})
+
+test('while deletions are held hours go on to be compressed', async () => {
+  await run()
+  const path = put(hourAgo(-60), lines(1))
+  const report = await run({ nowMs: NOW + 3 * DAY_MS })
+  expect(report).toMatchObject({ compressed: [{ path }], held: [] })
+  expect(report.heldUntil).not.toBeNull()
+})
+
+test('a hold ends with --delete-now, or when the clock is set right', async () => {
+  await run()
+  const leapt = { nowMs: NOW + 30 * DAY_MS }
+  const path = put(hourAgo(9), lines(1))
+  expect((await run(leapt)).held).toMatchObject([{ path }])
+  // A second back is no setting right.
+  expect((await run({ nowMs: leapt.nowMs - 1000 })).held).toMatchObject([{ path }])
+  expect(await run()).toMatchObject({ heldUntil: null, held: [], compressed: [{ path }] })
+  expect((await run(leapt)).held).toMatchObject([{ path: `${path}.gz` }])
+  expect((await run({ ...leapt, deleteNow: true })).deleted).toMatchObject([{ path: `${path}.gz` }])
+  expect((await run({ nowMs: leapt.nowMs + HOUR_MS })).heldUntil).toBeNull()
+})
+
+test.each(['', '{"last_run_utc":"soon"}', '[]', 'null', '{"last_run_utc":'])(
+  'a state of %j counts as none',
+  async text => {
+    await run()
+    writeFileSync(retentionStatePath(vault), text)
+    const path = put(hourAgo(9), lines(1))
+    expect(await run({ nowMs: NOW + 30 * DAY_MS })).toMatchObject({ heldUntil: null, deleted: [{ path }] })
+    expect(JSON.parse(readFileSync(retentionStatePath(vault), 'utf8'))).toEqual({
+      last_run_utc: '2026-12-20T12:30:00.000Z',
+      held_until_utc: null
+    })
+  }
+)
+
+test('hours are deleted also when the state cannot be stored, and that is told', async () => {
+  mkdirSync(retentionStatePath(vault), { recursive: true })
+  const path = put(hourAgo(150), lines(1))
+  const report = await run()
+  expect(report.deleted).toMatchObject([{ path }])
+  expect(report.failed).toMatchObject([{ path: retentionStatePath(vault) }])
+})
+
+test('a second run at once changes nothing, not even the state', async () => {
+  await run()
+  const before = statSync(retentionStatePath(vault))
+  await run({ nowMs: NOW + 60_000 })
+  expect(statSync(retentionStatePath(vault)).ino).toBe(before.ino)
+  await run({ nowMs: NOW + HOUR_MS })
+  expect(statSync(retentionStatePath(vault)).ino).not.toBe(before.ino)
 })
 
 test('a compressed file is as private as the plain one was', async () => {
