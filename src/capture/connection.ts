@@ -53,6 +53,8 @@ export class Connection implements Host, Home {
   replaces: string | null
   isReplaced = false
   private isSettled = false
+  /** What `read` ended with instead of a frame. */
+  private failure: unknown
   private cachedFrame = -1
   private cachedSource = ''
   private readonly sourceHead: string
@@ -110,17 +112,26 @@ export class Connection implements Host, Home {
   /** The connection is open. */
   open(): void {
     for (const keeper of this.keepers) keeper.status('connected', {})
-    this.session.onOpen()
+    this.guard(() => this.session.onOpen())
   }
 
-  /** Reads a frame without any effect. */
+  /** Reads a frame without any effect. One that brings the session down is kept as text, and `apply` tells of it. */
   read(text: string): FrameForm {
-    return this.session.read(text)
+    this.failure = undefined
+    try {
+      return this.session.read(text)
+    } catch (error) {
+      this.failure = error
+      return 'text'
+    }
   }
 
   /** Applies the frame read last. */
   apply(): void {
-    this.guard(() => this.session.apply())
+    this.guard(() => {
+      if (this.failure !== undefined) throw this.failure
+      this.session.apply()
+    })
     if (!this.isSettled) this.settle()
   }
 
@@ -147,8 +158,10 @@ export class Connection implements Host, Home {
   tick(): void {
     const before = this.sourceOf(this.frame - 1)
     // Snapshots reflect the line before the tick: they are taken before the session lets time pass.
-    for (const keeper of this.keepers) keeper.tick(before)
-    this.guard(() => this.session.onTick())
+    this.guard(() => {
+      for (const keeper of this.keepers) keeper.tick(before)
+      this.session.onTick()
+    })
     if (!this.isSettled) this.settle()
   }
 
@@ -185,7 +198,7 @@ export class Connection implements Host, Home {
   }
 
   resync(index: number, reason: string): void {
-    this.session.resync(index, reason)
+    this.guard(() => this.session.resync(index, reason))
   }
 
   /** Whether there are several instruments and the checksums of all of them fail. */

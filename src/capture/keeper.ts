@@ -158,7 +158,7 @@ export class BookKeeper implements Keeper, HeldBook {
     this.building = false
     this.stage = 'live'
     this.changedFrame = this.connection.frame
-    this.syncedUs = us
+    this.syncedUs = this.subject.lastEventUs = us
     if (image) this.note(image)
     const current = this.subject.primary
     // A connection that is being left does not take an instrument back from the one that replaces it.
@@ -269,12 +269,14 @@ export class BookKeeper implements Keeper, HeldBook {
   ): void {
     const known = this.orders.set(id, isAsk, price, size)
     this.advance(sequence)
+    if (exchangeTime !== null) this.timed(exchangeTime)
     if (this.writes) this.emit(known ? 'change' : 'open', id, isAsk, price, size, sequence, exchangeTime, metadata)
   }
 
   removeOrder(id: string, sequence: number | null, exchangeTime: ExchangeTime, metadata = '{}'): boolean {
     const order = this.orders.remove(id)
     this.advance(sequence)
+    if (exchangeTime !== null) this.timed(exchangeTime)
     if (order === undefined) this.subject.absentDeletes++
     else if (this.writes) {
       this.emit('done', id, order.isAsk, order.level.price, order.size, sequence, exchangeTime, metadata)
@@ -285,6 +287,7 @@ export class BookKeeper implements Keeper, HeldBook {
   matchOrder(id: string, size: string, sequence: number | null, exchangeTime: ExchangeTime, metadata = '{}'): boolean {
     const order = this.orders.get(id)
     this.advance(sequence)
+    if (exchangeTime !== null) this.timed(exchangeTime)
     if (order === undefined) return false
     const rest = difference(order.size, size)
     if (rest.startsWith('-')) {
@@ -318,13 +321,23 @@ export class BookKeeper implements Keeper, HeldBook {
   update(frame: L2Frame): void {
     this.note(frame)
     this.changed()
+    if (frame.exchangeTime !== null) this.timed(frame.exchangeTime)
     if (!this.writes) return
     const { us, source } = this.connection
     this.subject.events.append(us, this.subject.lines.update(us, 'update', frame, source, '{}'))
   }
 
+  /** The exchange told when: now and then that shows how far behind it the events come in. */
+  private timed(exchangeTime: NonNullable<ExchangeTime>): void {
+    const { lag } = this.subject
+    const { us } = this.connection
+    // What comes as a part of an image happened whenever it did.
+    if (us >= lag.dueUs && !this.building) lag.note(us, exchangeTime)
+  }
+
   private changed(): void {
     this.changedFrame = this.connection.frame
+    this.subject.lastEventUs = this.connection.us
     if (this.crossedUs !== null && !this.book.crossed) this.crossedUs = null
   }
 
@@ -402,6 +415,7 @@ export class BookKeeper implements Keeper, HeldBook {
   }
 
   status(event: string, detail: Record<string, unknown>): void {
+    if (event === 'refused' && detail.channel === 'book') this.subject.refusedUs = this.connection.us
     const proof = event === 'subscribed' ? { proof: this.connection.exchange.proof[this.instrument.level] } : {}
     this.subject.status(this.connection.us, event, { conn: this.connection.name, ...detail, ...proof })
   }

@@ -4,6 +4,7 @@ import type { Instrument } from '../core/instrument.ts'
 import { snapshotFeed } from '../core/instrument.ts'
 import { hourOf, isoMs } from '../core/time.ts'
 import type { Trade } from '../exchanges/exchange.ts'
+import { Lag } from './lag.ts'
 import { LineMaker } from './lines.ts'
 import { TradeIds, type TradeIdsState } from './trade-ids.ts'
 
@@ -82,6 +83,13 @@ export class Subject {
   absentDeletes = 0
   freshFailures = 0
   checksumOff = false
+  /** For those who watch, µs since the epoch, 0 before the first: since when the book is live, the last change, the last trade. */
+  liveUs = 0
+  lastEventUs = 0
+  lastTradeUs = 0
+  /** When the exchange refused the book; null unless that is how it stands. */
+  refusedUs: number | null = null
+  readonly lag = new Lag()
   /** The largest numeric id of a trade that was written. */
   lastTradeId: number | null = null
   /** Trades that are missing and still being looked for: a connection takes them over from the one before. */
@@ -121,6 +129,7 @@ export class Subject {
       this.tradeHour = hour
     }
     if (!this.tradeIds.add(trade.id)) return
+    this.lastTradeUs = us
     this.noteTradeId(trade.id)
     this.trades.append(us, this.lines.trade(us, trade, source))
   }
@@ -173,8 +182,9 @@ export class Subject {
     const detail: Record<string, unknown> = { conn: keeper.connectionName, synced_at: isoMs(keeper.syncedUs) }
     if (planned) detail.planned = true
     if (this.gapUs !== null) detail.down_ms = Math.round((us - this.gapUs) / 1000)
+    if (this.gapUs !== null || this.liveUs === 0) this.liveUs = us
     this.primary = keeper
-    this.gapUs = null
+    this.gapUs = this.refusedUs = null
     this.status(us, 'synced', detail)
   }
 

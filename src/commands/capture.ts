@@ -14,11 +14,12 @@ import { VaultIdentity } from '../vault/identity.ts'
 import { instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
 import { storedMarket, storeMetadata } from '../vault/metadata.ts'
-import { lastReceiveUs, readTradeIds, repairStream } from '../vault/resume.ts'
+import { lastReceiveUs, type ResumeOptions, readTradeIds, repairStream } from '../vault/resume.ts'
 import { VaultWriter } from '../vault/writer.ts'
 import { Clock } from '../wire/clock.ts'
 import type { Fetcher } from '../wire/fetcher.ts'
 import { Journal } from '../wire/journal.ts'
+import { Gate } from '../wire/pace.ts'
 import { Runner } from '../wire/runner.ts'
 import { Flood } from './log.ts'
 
@@ -54,10 +55,13 @@ export class Capture {
   private readonly logger: Logger
   private readonly identity: VaultIdentity
   private readonly locks = new Map<string, Lock>()
+  private readonly gates = new Map<string, Gate>()
   private readonly timers: NodeJS.Timeout[] = []
   private clock = new Clock()
   private readonly flood = new Flood()
   private readonly repaired = new Map<string, number>()
+  /** Paths of the vault that could not be read or mended, as they were told. */
+  private readonly troubled = new Set<string>()
   /** Which line (its place in `lines`) had a connection name first. */
   private readonly owners = new Map<string, number>()
 
@@ -115,7 +119,7 @@ export class Capture {
       for (const instrument of instruments) {
         for (const feed of feedsOf(instrument)) {
           this.mend(run.exchange.id, feed, instrument.instId)
-          floorUs = Math.max(floorUs, lastReceiveUs(this.config.vault, run.exchange.id, feed, instrument.instId))
+          floorUs = Math.max(floorUs, this.lastUs(run.exchange.id, feed, instrument.instId))
         }
       }
     }
@@ -137,11 +141,31 @@ export class Capture {
   }
 
   private mend(exchange: string, feed: string, name: string): void {
-    const moved = repairStream(this.config.vault, exchange, feed, name)
+    const moved = repairStream(this.config.vault, exchange, feed, name, this.resumption())
     if (moved === 0) return
     const key = `${exchange}/${name}`
     this.repaired.set(key, (this.repaired.get(key) ?? 0) + moved)
     this.logger.warn({ exchange, feed, name, moved_bytes: moved }, 'Half-written tail moved aside')
+  }
+
+  /** What of an earlier run cannot be read is told once, and keeps nobody from capturing. */
+  private readonly onTrouble = (path: string, error: unknown): void => {
+    if (this.troubled.has(path)) return
+    this.troubled.add(path)
+    this.logger.warn({ path, error: messageOf(error) }, 'Part of the vault passed over')
+  }
+
+  private resumption(): ResumeOptions {
+    return { nowUs: Date.now() * 1000, onTrouble: this.onTrouble }
+  }
+
+  /** When earlier runs wrote to a stream last. */
+  private lastUs(exchange: string, feed: string, name: string): number {
+    return lastReceiveUs(this.config.vault, exchange, feed, name, this.resumption())
+  }
+
+  private tradeIdsOf(exchange: string, instId: string, hour: number): Promise<string[]> {
+    return readTradeIds(this.config.vault, exchange, instId, hour, this.onTrouble)
   }
 
   /** Connection names are taken while the capture runs: their tails are told to every instrument of the exchange. */
@@ -161,14 +185,16 @@ export class Capture {
     const { depth, cadenceMs, onMismatch, staleAfterMs, trades } = this.config
     const config: EngineConfig = { depth, cadenceMs, onMismatch, silenceMs: staleAfterMs }
     const owner = this.lines.length
+    const secrets = Object.values(run.credentials ?? {}).filter(text => text.length >= SECRET_CHARS_MIN)
     const runner = new Runner({
       exchange,
       fetcher,
       clock: this.clock,
       takeName: () => this.takeName(exchange.id, owner),
       releaseName: name => this.releaseName(exchange.id, name),
+      gate: this.gateOf(exchange),
       storeMetadata: info => this.storeMetadata(info),
-      log: (level, message, facts) => this.log(level, message, facts)
+      log: (level, message, facts) => this.log(level, message, withoutSecrets(facts, secrets))
     })
     const journal = new Journal(
       {
@@ -177,7 +203,7 @@ export class Capture {
         config,
         now: () => this.clock.now(),
         frames: name => this.framesOf(exchange.id, name),
-        secrets: Object.values(run.credentials ?? {}).filter(text => text.length >= SECRET_CHARS_MIN),
+        secrets,
         isFull: () => this.writer.isFull
       },
       runner
@@ -193,10 +219,16 @@ export class Capture {
     const hour = hourOf(this.clock.now())
     const subjects = instruments.map(instrument => engine.subject(instrument, config))
     for (const subject of subjects) {
-      if (trades)
-        subject.knowTrades(hour, await readTradeIds(this.config.vault, exchange.id, subject.instrument.instId, hour))
+      if (trades) subject.knowTrades(hour, await this.tradeIdsOf(exchange.id, subject.instrument.instId, hour))
     }
     return { exchange, engine, journal, runner, subjects }
+  }
+
+  /** An exchange counts connections by address, however many entries of the configuration they are for. */
+  private gateOf({ id, limits }: Exchange): Gate {
+    const gate = this.gates.get(id) ?? new Gate(limits.connectsPerMinuteMax, limits.connectSpacingMs)
+    this.gates.set(id, gate)
+    return gate
   }
 
   private log(level: 'debug' | 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown>): void {
@@ -231,7 +263,7 @@ export class Capture {
         throw error
       }
       this.mendFrames(exchange, name)
-      if (lastReceiveUs(this.config.vault, exchange, 'frames', name) > this.clock.now()) {
+      if (this.lastUs(exchange, 'frames', name) > this.clock.now()) {
         // Another process wrote it under a clock that was ahead of ours: times in a file never go back.
         this.releaseName(exchange, name)
         continue
@@ -326,6 +358,14 @@ export class Capture {
       this.unlock()
     }
   }
+}
+
+/** What is to be logged, without the secrets that a server may have echoed in its words. */
+function withoutSecrets(facts: Record<string, unknown>, secrets: readonly string[]): Record<string, unknown> {
+  const clean = (value: unknown) =>
+    typeof value === 'string' ? secrets.reduce((text, secret) => text.replaceAll(secret, '***'), value) : value
+  if (secrets.length === 0) return facts
+  return Object.fromEntries(Object.entries(facts).map(([key, value]) => [key, clean(value)]))
 }
 
 /** One name is one folder in the vault: what two markets share a name may not be mixed there. */

@@ -16,6 +16,33 @@ export function putLevelImage(keeper: Keeper, frame: KrakenBookFrame, depth: num
   keeper.endImage({ ...NO_LEVELS, checksum: frame.checksum, exchangeTime: frame.time })
 }
 
+/** Whether an image of `book` has the levels that are held, in the same text. */
+export function hasSameLevels({ levels }: Keeper, frame: KrakenBookFrame): boolean {
+  return [false, true].every(isAsk => {
+    const { length, keys, prices, sizes } = isAsk ? frame.asks : frame.bids
+    if (length !== levels.count(isAsk)) return false
+    for (let n = 0; n < length; n++) {
+      const held = levels.get(isAsk, keys[n]!)
+      if (held === undefined || held.price !== prices[n] || held.size !== sizes[n]) return false
+    }
+    return true
+  })
+}
+
+/** The same of an image of `level3` and its orders. */
+export function hasSameOrders({ orders }: Keeper, frame: KrakenBookFrame): boolean {
+  return [false, true].every(isAsk => {
+    const { length, ids, prices, sizes } = isAsk ? frame.asks : frame.bids
+    if (length !== orders.count(isAsk)) return false
+    for (let n = 0; n < length; n++) {
+      const held = orders.get(ids[n]!)
+      if (held === undefined || held.isAsk !== isAsk) return false
+      if (held.level.price !== prices[n] || held.size !== sizes[n]) return false
+    }
+    return true
+  })
+}
+
 const NO_LEVELS: L2Frame = {
   bids: '[]',
   asks: '[]',

@@ -14,6 +14,8 @@
  *  6. `checksum`, in the snapshot and in every update, is the unsigned CRC-32 over the 10 best levels (`level3`: over each of
  *     their orders, in queue order), asks first. There is no sequence number: the checksum is the only proof.
  *  7. Renewing: unsubscribe, subscribe, ignore updates until the snapshot.
+ *  8. A book that is silent for long is renewed while it still counts, as a quiet market sends nothing. A snapshot that shows
+ *     another book says that the subscription was mute: that is a gap. One that shows the same book is its new image.
  *
  * Whether an order keeps its place when its size changes at its price is not documented for every case. If the checksum says
  * that it did not, it is moved to the back. A change of a pair's precision changes the text of all its numbers: its book is
@@ -21,8 +23,8 @@
  */
 import type { FeedKind, Instrument } from '../core/instrument.ts'
 import { asObject, parseFrame, textOf } from '../core/json.ts'
-import type { Exchange, FetchAnswer, FrameForm, Host, Limits, Selection, Session } from './exchange.ts'
-import { OrderFrames, putLevelImage, updateLevels } from './kraken-books.ts'
+import type { Exchange, FetchAnswer, FrameForm, Host, Keeper, Limits, Selection, Session } from './exchange.ts'
+import { hasSameLevels, hasSameOrders, OrderFrames, putLevelImage, updateLevels } from './kraken-books.ts'
 import { channelInfo, readKrakenCatalogue, spellKraken } from './kraken-catalogue.ts'
 import {
   type KrakenBookFrame,
@@ -331,14 +333,18 @@ class KrakenSession implements Session {
     const subscription = index === undefined ? undefined : this.at(index, this.bookPlace)
     if (index === undefined || subscription === undefined) return
     const { stage } = subscription
-    // What still comes of a subscription that was left concerns nobody. A snapshot may be faster than its acknowledgement.
-    if (stage !== 'live' && stage !== 'acked' && stage !== 'asked') return
     const keeper = this.host.keepers[index]!
+    // What still comes of a subscription that was left concerns nobody, unless its book still counts (step 8). A snapshot may be
+    // faster than its acknowledgement.
+    const isOver = stage === 'leaving' && keeper.live && !frame.isImage
+    if (stage !== 'live' && stage !== 'acked' && stage !== 'asked' && !isOver) return
     const last = frame.isImage ? `image ${key.length} ${frame.checksum} ${frame.time}` : key
     subscription.dataUs = this.host.us
-    if (keeper.live && this.state_.last[index] === last) return
+    const isAwaited = frame.isImage && stage !== 'live'
+    if (keeper.live && !isAwaited && this.state_.last[index] === last) return
     this.state_.last[index] = last
     if (frame.isImage) {
+      if (isAwaited && keeper.live) this.compare(keeper, frame)
       if (stage === 'asked') this.subscriptions.acked(subscription, null)
       this.subscriptions.data(subscription)
       if (this.channel === 'level3') this.orders.image(index, frame, this.depth)
@@ -347,6 +353,19 @@ class KrakenSession implements Session {
     else if (this.channel === 'level3') this.orders.update(index, frame, this.depth)
     else updateLevels(keeper, frame, this.depth)
     keeper.verify(frame.checksum)
+  }
+
+  /** Step 8: an image of a book that was silent, and that still counts. */
+  private compare(keeper: Keeper, frame: KrakenBookFrame): void {
+    if (this.channel === 'level3' ? hasSameOrders(keeper, frame) : hasSameLevels(keeper, frame)) return
+    keeper.status('stalled', { channel: 'book', silent_ms: this.silenceMs })
+    keeper.lose('silence', null, null, false)
+    keeper.status('resubscribed', { reason: 'silence', attempt: 1 })
+    this.host.log('warn', 'Forced resubscribe', { instId: keeper.instrument.instId, reason: 'silence', attempt: 1 })
+  }
+
+  private get silenceMs(): number {
+    return this.host.silenceMs ?? LIMITS.silenceMsMax
   }
 
   private onTrades(type: unknown): void {
@@ -507,9 +526,14 @@ class KrakenSession implements Session {
     for (const { at } of queue) this.subscriptions.list[at]!.sinceUs = this.host.us
     if (this.token.tick()) this.onTokenTrouble('no WebSocket token: no answer')
     if (instruments.dueUs !== null && this.host.us >= instruments.dueUs) this.askInstruments()
-    const silenceUs = (this.host.silenceMs ?? LIMITS.silenceMsMax) * 1000
-    const isTrading = system === null || system === 'online'
-    this.subscriptions.tick(s => (s.kind === 'book' && isTrading ? silenceUs : Number.POSITIVE_INFINITY))
+    // Silence alone proves nothing: `compare` finds out what it means.
+    this.subscriptions.tick(() => Number.POSITIVE_INFINITY)
+    if (system === null || system === 'online') {
+      for (const s of this.subscriptions.list) {
+        const isSilent = this.host.us - s.dataUs > this.silenceMs * 1000
+        if (s.kind === 'book' && isSilent && this.host.keepers[s.index]!.live) this.subscriptions.refresh(s)
+      }
+    }
     if (this.tradesPlace >= 0) this.trades.tick()
     this.isBusy = false
     this.flush()

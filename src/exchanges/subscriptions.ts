@@ -148,6 +148,17 @@ export class Subscriptions {
     this.leave(subscription)
   }
 
+  /**
+   * Asks for an image anew while the book still counts: silence alone does not tell a quiet market from a mute subscription,
+   * but the image does. Whoever calls this compares the two.
+   */
+  refresh(subscription: Subscription): void {
+    if (subscription.stage !== 'live') return
+    if (this.host.us - subscription.sinceUs > STEADY_US) subscription.tries = 0
+    this.enter(subscription, 'leaving')
+    this.leave(subscription)
+  }
+
   /** Whatever comes for a subscription that is still being asked for can no longer be trusted to be whole. */
   spoil(): void {
     for (const subscription of this.list) if (subscription.stage === 'asked') subscription.spoiled = true
@@ -178,6 +189,8 @@ export class Subscriptions {
       ...detail
     })
     keeper.status('refused', { channel: subscription.kind, final, ...detail })
+    // Of a book that was only looked at again nothing will come any more.
+    if (subscription.kind === 'book') keeper.lose('refused', null, null, false)
     if (final) this.enter(subscription, 'refused')
     else this.wait(subscription, RETRY_MS_MAX)
   }

@@ -19,16 +19,22 @@ const REQUEST_BYTES_MAX = 1024 * 1024
 const MUTE_MS = 10_000
 const REST_ERROR_STATUS = 500
 
-/** One frame that a simulator sent, or withheld because of a fault. Kept only with `keepLog`. */
+/**
+ * One frame that a simulator sent, or withheld because of a fault, in the order of the wire. What would have been sent
+ * without faults are all frames but those that were sent with the fault `duplicate` or `reorder`: a swapped frame stands
+ * there twice, withheld where it was due and sent where it came instead.
+ */
 export interface SentFrame {
   /** Milliseconds since the epoch. */
   readonly atMs: number
   /** Which connection, counted from 1 since the start of the simulator. */
   readonly connection: number
+  /** The query of the request that opened the connection, without the question mark; empty if there was none. */
+  readonly query: string
   /** The instrument of a channel frame; undefined for answers and announcements. */
   readonly instrument: string | undefined
   readonly text: string
-  /** False if a drop or a mute kept it from the client. */
+  /** False if a drop, a mute, a swap or the end of the connection kept it from the client. */
   readonly sent: boolean
   /** The fault that befell it. */
   readonly fault: FaultKind | undefined
@@ -123,7 +129,7 @@ interface ConnectionSettings {
   readonly path: string
   readonly query: URLSearchParams
   readonly server: SimulatorServer
-  readonly log: SentFrame[] | undefined
+  readonly onFrame: ((frame: SentFrame) => void) | undefined
   readonly encode: ((text: string) => Buffer) | undefined
 }
 
@@ -145,7 +151,8 @@ export class Connection {
   readonly pending: Fault[] = []
   private readonly stream: Duplex
   private readonly server: SimulatorServer
-  private readonly log: SentFrame[] | undefined
+  private readonly onFrame: ((frame: SentFrame) => void) | undefined
+  private readonly queryText: string
   private readonly encode: ((text: string) => Buffer) | undefined
   private held: { subscription: Subscription; text: string } | undefined
 
@@ -156,7 +163,8 @@ export class Connection {
     this.path = settings.path
     this.query = settings.query
     this.server = settings.server
-    this.log = settings.log
+    this.onFrame = settings.onFrame
+    this.queryText = String(settings.query)
     this.encode = settings.encode
     this.openedMs = exchangeNowMs()
     this.lastReceivedMs = this.openedMs
@@ -166,8 +174,9 @@ export class Connection {
   /** Sends an answer or an announcement, which no fault but a mute concerns. */
   sendEvent(text: string): void {
     const isMuted = exchangeNowMs() < this.mutedUntilMs
-    if (!isMuted) this.transmit(text)
-    this.note(text, undefined, !isMuted, isMuted ? 'mute' : undefined)
+    const isSent = !isMuted && this.isOpen
+    if (isSent) this.transmit(text)
+    this.note(text, undefined, isSent, isMuted ? 'mute' : undefined)
   }
 
   /** Sends a frame of a channel, unless a fault has other plans for it. */
@@ -188,6 +197,7 @@ export class Connection {
       }
       if (!this.held && this.takeFault('reorder', instrument)) {
         this.held = { subscription, text }
+        this.note(text, instrument, false, 'reorder')
         return
       }
       if (this.takeFault('duplicate', instrument)) this.write(text, instrument, nowMs, 'duplicate')
@@ -237,10 +247,18 @@ export class Connection {
   }
 
   private write(text: string, instrument: string, nowMs: number, fault?: FaultKind): void {
-    if (this.socket.readyState !== this.socket.OPEN) return
+    // What a closing connection would have been told is noted, so that the log stays the whole of what happened.
+    if (!this.isOpen) {
+      if (fault === undefined) this.note(text, instrument, false, undefined)
+      return
+    }
     this.transmit(text)
     this.lastSentMs = nowMs
     this.note(text, instrument, true, fault)
+  }
+
+  private get isOpen(): boolean {
+    return this.socket.readyState === this.socket.OPEN
   }
 
   private transmit(text: string): void {
@@ -248,7 +266,8 @@ export class Connection {
   }
 
   private note(text: string, instrument: string | undefined, sent: boolean, fault: FaultKind | undefined): void {
-    this.log?.push({ atMs: exchangeNowMs(), connection: this.number, instrument, text, sent, fault })
+    const { number, queryText, onFrame } = this
+    onFrame?.({ atMs: exchangeNowMs(), connection: number, query: queryText, instrument, text, sent, fault })
   }
 }
 
@@ -257,13 +276,15 @@ export class SimulatorServer {
   readonly log: SentFrame[] = []
   readonly connections = new Set<Connection>()
   private readonly venue: Venue
-  private readonly keepLog: boolean
+  private readonly onFrame: ((frame: SentFrame) => void) | undefined
   private readonly http: Server
   private readonly sockets: WebSocketServer
   private readonly timers = new Set<NodeJS.Timeout>()
   private housekeeping: NodeJS.Timeout | undefined
   private ticking: NodeJS.Timeout | undefined
   private lastTickMs = 0
+  /** So many times as much as usual happens in the markets; a whole number. */
+  haste = 1
   private count = 0
   private connects: number[] = []
   private blockedUntilMs = 0
@@ -272,9 +293,16 @@ export class SimulatorServer {
   /** Faults of answers and trades, which whoever is next takes. */
   private readonly standing: Fault[] = []
 
-  constructor(venue: Venue, keepLog: boolean) {
+  /** `onFrame` hears of every frame at the moment it is sent or withheld, whether or not the log keeps it. */
+  constructor(venue: Venue, keepLog: boolean, onFrame?: (frame: SentFrame) => void) {
     this.venue = venue
-    this.keepLog = keepLog
+    if (!keepLog) this.onFrame = onFrame
+    else {
+      this.onFrame = frame => {
+        this.log.push(frame)
+        onFrame?.(frame)
+      }
+    }
     this.sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: REQUEST_BYTES_MAX })
     this.http = createServer((request, response) => void this.answer(request, response))
     this.http.on('upgrade', (request, stream, head) => this.upgrade(request, stream, head))
@@ -405,7 +433,7 @@ export class SimulatorServer {
       return
     }
     for (const connection of busy) connection.collect()
-    this.venue.tick(elapsedMs, exchangeNowMs())
+    for (let times = 0; times < this.haste; times++) this.venue.tick(elapsedMs, exchangeNowMs())
     for (const connection of busy) connection.release()
   }
 
@@ -454,7 +482,7 @@ export class SimulatorServer {
       path,
       query,
       server: this,
-      log: this.keepLog ? this.log : undefined,
+      onFrame: this.onFrame,
       encode: venue.encode?.bind(venue)
     })
     this.connections.add(connection)

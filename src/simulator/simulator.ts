@@ -55,6 +55,8 @@ export interface SimulatorOptions {
   lifetimeMs?: number
   /** Keep every frame in `log`; it grows without limit. @default false */
   keepLog?: boolean
+  /** Hears of every frame at the moment it is sent or withheld, in the order of the wire; with and without `keepLog`. */
+  onFrame?: (frame: SentFrame) => void
 }
 
 /** A simulated exchange that is running. */
@@ -68,6 +70,8 @@ export interface Simulator {
   readonly log: readonly SentFrame[]
   /** Makes a fault happen, now or `afterMs` milliseconds from now. */
   inject(fault: Fault): void
+  /** From now on so many times as much happens in the markets as usual; a whole number, 1 ends it. */
+  hurry(times: number): void
   /** Ends every connection and timer. */
   close(): Promise<void>
 }
@@ -92,7 +96,8 @@ const VENUES: Record<SimulatedExchange, (settings: VenueSettings) => Venue> = {
   huobi: settings => new Huobi({ heartbeatMs: 5000, ...settings })
 }
 
-function createVenue(options: SimulatorOptions): Venue {
+/** The protocol and the markets of a simulated exchange, without a server. */
+export function createVenue(options: SimulatorOptions): Venue {
   return VENUES[options.exchange]({ seed: 1, instruments: [], eventsPerSecond: 20, ...options })
 }
 
@@ -104,7 +109,7 @@ export function simulatorFaultKinds(exchange: SimulatedExchange): readonly Fault
 /** Starts a simulated exchange on 127.0.0.1. Rejects when the port cannot be had. */
 export async function startSimulator(options: SimulatorOptions): Promise<Simulator> {
   const venue = createVenue(options)
-  const server = new SimulatorServer(venue, options.keepLog ?? false)
+  const server = new SimulatorServer(venue, options.keepLog ?? false, options.onFrame)
   venue.attach(server)
   const port = await server.listen(options.port ?? 0)
   for (const fault of options.faults ?? []) server.inject(fault)
@@ -114,6 +119,9 @@ export async function startSimulator(options: SimulatorOptions): Promise<Simulat
     port,
     log: server.log,
     inject: fault => server.inject(fault),
+    hurry: times => {
+      server.haste = times
+    },
     close: () => server.close()
   }
 }

@@ -1,18 +1,13 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
-import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry, { AbortError } from 'p-retry'
 import { L3capError, messageOf } from '../core/errors.ts'
 import type { FetchRequest } from '../exchanges/exchange.ts'
-import { Pace } from './pace.ts'
+import { Gate, isRefusal } from './pace.ts'
 import { retryAfterMs } from './socket.ts'
 
 const ANSWER_MS_MAX = 15_000
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024
-const TIMER_MS_MAX = 2 ** 31 - 1
-/** Refused without a word on how long: this long, and twice as long each time it goes on. */
-const REFUSED_MS_MIN = 2000
-const REFUSED_MS_MAX = 120_000
 
 /** What came back; status 0 and the reason as the text when nothing did. */
 export interface Answer {
@@ -26,14 +21,11 @@ export interface Answer {
  */
 export class Fetcher {
   private readonly base: string
-  private readonly pace: Pace
-  private refusals = 0
-  private refusedUntilMs = 0
-  private refusedMs = Number.NEGATIVE_INFINITY
+  private readonly gate: Gate
 
   constructor(base: string, weightPerMinuteMax: number) {
     this.base = base.replace(/\/$/, '')
-    this.pace = new Pace(weightPerMinuteMax)
+    this.gate = new Gate(weightPerMinuteMax)
   }
 
   /** The whole address of a path. */
@@ -43,10 +35,7 @@ export class Fetcher {
 
   /** Sends a request when its turn has come. Rejects only when the signal aborts. */
   async send(request: Omit<FetchRequest, 'id'>, signal: AbortSignal): Promise<Answer> {
-    // The budget is taken when the ban is over: what waited must not come all at once.
-    await this.refusal(signal)
-    await this.pace.wait(signal, request.weight ?? 1)
-    await this.refusal(signal)
+    await this.gate.pass(signal, request.weight ?? 1)
     const beganMs = performance.now()
     const limited = new AbortController()
     const abort = () => limited.abort(signal.reason)
@@ -65,24 +54,9 @@ export class Fetcher {
     }
   }
 
-  /** Waits until the host takes requests again; those that were kept back go one by one. */
-  private async refusal(signal: AbortSignal): Promise<void> {
-    while (this.refusedUntilMs > performance.now())
-      await sleep(Math.min(this.refusedUntilMs - performance.now(), TIMER_MS_MAX), undefined, { signal })
-  }
-
   private heed(status: number, retryAfter: string | undefined, beganMs: number): void {
-    if (status !== 429 && status !== 418 && status !== 503) {
-      if (status > 0 && status < 500) this.refusals = 0
-      return
-    }
-    // What was under way when the first refusal came says nothing new.
-    if (beganMs > this.refusedMs) this.refusals++
-    const nowMs = performance.now()
-    this.refusedMs = nowMs
-    const saidMs = retryAfterMs(retryAfter, Date.now())
-    const waitMs = saidMs > 0 ? saidMs : Math.min(REFUSED_MS_MAX, REFUSED_MS_MIN * 2 ** Math.max(0, this.refusals - 1))
-    this.refusedUntilMs = Math.max(this.refusedUntilMs, nowMs + waitMs)
+    if (isRefusal(status)) this.gate.refused(retryAfterMs(retryAfter, Date.now()), beganMs)
+    else if (status > 0 && status < 500) this.gate.admitted()
   }
 
   /** The JSON at a path. Throws `L3capError` REST after `tries` attempts. */
@@ -138,6 +112,8 @@ function exchange(
       method: post ? 'POST' : 'GET',
       // Some exchanges refuse requests without a name.
       headers: { 'user-agent': 'l3cap', accept: 'application/json', ...post?.headers },
+      // Said, so that no variable of the environment can switch it off.
+      rejectUnauthorized: true,
       signal
     }
     const send = url.startsWith('https:') ? httpsRequest : httpRequest

@@ -12,7 +12,6 @@ import type { Exchange, FetchRequest, InstrumentInfo } from '../exchanges/exchan
 const LONG_FRAME = 256
 /** Shorter texts cannot be told from ordinary words. */
 const SECRET_CHARS_MIN = 8
-const ECHO_CHARS_MAX = 16_384
 
 /** A connection as the journal keeps it. */
 interface Open {
@@ -215,9 +214,8 @@ export class Journal implements Requests {
     }
   }
 
-  /** A text without the secrets that an exchange may have echoed; what is long is data, not an answer to us. */
+  /** A text without the secrets that an exchange may have echoed. */
   private hide(text: string): string {
-    if (text.length > ECHO_CHARS_MAX) return text
     let rest = text
     for (const secret of this.parts.secrets) if (rest.includes(secret)) rest = rest.replaceAll(secret, '***')
     return rest
@@ -289,9 +287,13 @@ export class Journal implements Requests {
     const us = this.stamp()
     this.resume(open, us)
     const frame = this.next(name)
-    this.write(open, us, frame, `"close","code":${code},"reason":${JSON.stringify(reason)},"cause":"${cause}"}`)
-    this.engine.close(us, name, frame, cause, code, reason)
-    this.open_.delete(name)
+    const said = this.hide(reason)
+    this.write(open, us, frame, `"close","code":${code},"reason":${JSON.stringify(said)},"cause":"${cause}"}`)
+    try {
+      this.engine.close(us, name, frame, cause, code, said)
+    } finally {
+      this.open_.delete(name)
+    }
     this.drain()
   }
 

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import pRetry from 'p-retry'
+import pRetry, { AbortError } from 'p-retry'
 import type { Requests } from '../capture/connection.ts'
 import { messageOf } from '../core/errors.ts'
 import type { FeedKind, Instrument } from '../core/instrument.ts'
@@ -8,14 +8,15 @@ import type { Exchange, FetchRequest, InstrumentInfo, Route } from '../exchanges
 import type { Clock } from './clock.ts'
 import type { Fetcher } from './fetcher.ts'
 import type { Journal } from './journal.ts'
-import { Pace } from './pace.ts'
-import { RetryAfter, Socket } from './socket.ts'
+import { backoffMs, Gate, isRefusal } from './pace.ts'
+import { Socket, UpgradeRefused } from './socket.ts'
 
-const BACKOFF_MS_MIN = 1000
-const BACKOFF_MS_MAX = 60_000
-const RETRY_AFTER_MS_MAX = 300_000
+/** Until a connection name is asked for again. */
+const NAME_MS = 1000
 /** An outage so soon after the last one waits a moment before it is met. */
 const SHORT_LIFE_MS = 10_000
+/** A connection that lasted so long was no failed attempt, though a book of it may have been refused all the time. */
+const LONG_LIFE_MS = 60_000
 const TICK_MS_MAX = 2000
 const OUTBOX_MAX = 10_000
 
@@ -31,6 +32,10 @@ interface Slot {
   /** Messages that wait for their turn, as sent and as recorded; the next may go at `sendDueMs`. */
   outbox: [text: string, recorded: string][]
   sendDueMs: number
+  /** When its last attempt to connect began, of `performance.now`. */
+  passedMs: number
+  /** When that attempt led to a socket; null before it has. */
+  socketMs: number | null
   /** Its replacement is on its way: when it ends, it ends for good. */
   retiring: boolean
   settled: () => void
@@ -42,6 +47,8 @@ export interface RunnerParts {
   readonly exchange: Exchange
   readonly fetcher: Fetcher
   readonly clock: Clock
+  /** The way to the exchange, for all runners of it; missing: one of its own. */
+  readonly gate?: Gate
   /** Takes a connection name that no running process has; `release` gives it back. */
   takeName(): string
   releaseName(name: string): void
@@ -54,17 +61,19 @@ export class Runner implements Requests {
   private readonly parts: RunnerParts
   private journal!: Journal
   private readonly slots = new Map<string, Slot>()
-  private readonly pace: Pace
+  private readonly gate: Gate
   private readonly stopping = new AbortController()
   private readonly loops = new Set<Promise<void>>()
   private ticker: NodeJS.Timeout | undefined
+  /** Connections that ended by a mistake of ours and were begun anew. */
+  restarts = 0
 
   constructor(parts: RunnerParts) {
     this.parts = parts
     // Each connection of an exchange listens for the stop.
     setMaxListeners(0, this.stopping.signal)
     const { connectsPerMinuteMax, connectSpacingMs } = parts.exchange.limits
-    this.pace = new Pace(connectsPerMinuteMax, connectSpacingMs)
+    this.gate = parts.gate ?? new Gate(connectsPerMinuteMax, connectSpacingMs)
   }
 
   /** The journal that writes the lines of this runner's connections. */
@@ -95,10 +104,7 @@ export class Runner implements Requests {
     } catch (error) {
       // A full disk takes no lock file: the name is asked for again, the capture goes on.
       this.log('error', 'No connection name to be had', { error: messageOf(error) })
-      setTimeout(
-        () => this.stopping.signal.aborted || this.launch(route, instruments, replaces),
-        BACKOFF_MS_MIN
-      ).unref()
+      setTimeout(() => this.stopping.signal.aborted || this.launch(route, instruments, replaces), NAME_MS).unref()
       return
     }
     const nothing = () => undefined
@@ -111,51 +117,72 @@ export class Runner implements Requests {
       life: new AbortController(),
       outbox: [],
       sendDueMs: 0,
+      passedMs: 0,
+      socketMs: null,
       retiring: false,
       settled: nothing,
       ended: nothing
     }
     this.slots.set(slot.name, slot)
-    const loop = this.serve(slot)
-      .catch(error => {
-        if (!this.stopping.signal.aborted && !slot.retiring)
-          this.log('error', 'Connection given up', { conn: slot.name, error: messageOf(error) })
-      })
-      .finally(() => {
-        this.loops.delete(loop)
-        this.slots.delete(slot.name)
-        this.parts.releaseName(slot.name)
-      })
+    const loop = this.keep(slot).finally(() => {
+      this.loops.delete(loop)
+      this.slots.delete(slot.name)
+      this.parts.releaseName(slot.name)
+    })
     this.loops.add(loop)
+  }
+
+  /** Serves a connection name whatever happens: a mistake of ours costs a pause, and nobody has to do anything. */
+  private async keep(slot: Slot): Promise<void> {
+    const { signal } = this.stopping
+    for (let failures = 1; !signal.aborted && !slot.retiring; failures++) {
+      try {
+        await this.serve(slot)
+      } catch (error) {
+        if (signal.aborted || slot.retiring) return
+        this.restarts++
+        const waitMs = Math.round(backoffMs(failures))
+        const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+        this.log('error', 'Connection failed by a mistake of ours, and begins anew', {
+          conn: slot.name,
+          error: text,
+          count: this.restarts,
+          wait_ms: waitMs
+        })
+        await sleep(waitMs, undefined, { signal }).catch(() => undefined)
+      }
+    }
   }
 
   /** One connection name, outage after outage. Each outage has a back-off of its own. */
   private async serve(slot: Slot): Promise<void> {
     const { signal } = this.stopping
     while (!signal.aborted && !slot.retiring) {
-      const began = performance.now()
       const end = await pRetry(() => this.connect(slot), {
         retries: Number.POSITIVE_INFINITY,
-        minTimeout: BACKOFF_MS_MIN,
-        maxTimeout: BACKOFF_MS_MAX,
-        factor: 2,
-        randomize: true,
+        // The pauses are made in `onFailed`: those of p-retry have no jitter at their longest.
+        minTimeout: 0,
         signal,
         shouldRetry: () => !slot.retiring,
         onFailedAttempt: ({ error, attemptNumber }) => this.onFailed(slot, error, attemptNumber)
       })
+      const liveMs = performance.now()
       await end()
-      const livedMs = performance.now() - began
-      if (livedMs < SHORT_LIFE_MS && !slot.retiring)
-        await sleep(BACKOFF_MS_MIN * (0.5 + Math.random()), undefined, { signal })
+      const livedMs = performance.now() - liveMs
+      if (livedMs < SHORT_LIFE_MS && !slot.retiring) await sleep(backoffMs(1), undefined, { signal })
     }
   }
 
+  /** Waits before the next attempt: as long as the exchange says, or longer after each failure. */
   private async onFailed(slot: Slot, error: Error, attempt: number): Promise<void> {
-    this.log('warn', 'Connecting failed', { conn: slot.name, attempt, error: error.message })
-    if (error instanceof RetryAfter && error.waitMs > 0) {
-      await sleep(Math.min(error.waitMs, RETRY_AFTER_MS_MAX), undefined, { signal: this.stopping.signal })
-    }
+    const { signal } = this.stopping
+    const facts = { conn: slot.name, attempt, error: error.message }
+    const isRefused = error instanceof UpgradeRefused && (isRefusal(error.status) || error.waitMs > 0)
+    // A refusal concerns everybody who comes from this address: `connect` waits for its end.
+    const refusedMs = isRefused ? this.gate.refused(error.waitMs, slot.passedMs) : 0
+    const waitMs = isRefused ? 0 : backoffMs(attempt)
+    this.log('warn', 'Connecting failed', { ...facts, wait_ms: Math.round(refusedMs || waitMs) })
+    if (!signal.aborted && !slot.retiring) await sleep(waitMs, undefined, { signal })
   }
 
   /**
@@ -164,7 +191,9 @@ export class Runner implements Requests {
    */
   private async connect(slot: Slot): Promise<() => Promise<void>> {
     const { signal } = this.stopping
-    await this.pace.wait(signal)
+    await this.gate.pass(signal)
+    slot.passedMs = performance.now()
+    slot.socketMs = null
     let settle: () => void = () => undefined
     let fail: (error: Error) => void = () => undefined
     let finish: () => void = () => undefined
@@ -179,6 +208,7 @@ export class Runner implements Requests {
     live.catch(() => undefined)
     slot.settled = settle
     slot.ended = why => {
+      if (slot.socketMs !== null && performance.now() - slot.socketMs > LONG_LIFE_MS) settle()
       fail(new Error(`ended before its books were live: ${why}`))
       finish()
     }
@@ -189,22 +219,36 @@ export class Runner implements Requests {
         slot.ended('stopping')
         return { onMessage: () => undefined, onEnd: () => undefined }
       }
-      slot.socket = socket
-      slot.life = new AbortController()
-      setMaxListeners(0, slot.life.signal)
-      slot.outbox = []
-      slot.sendDueMs = 0
-      const { name } = slot
-      this.log('info', 'Connected', { conn: name, url, feeds, instruments: slot.instruments.length })
-      const replaces = slot.replaces !== null && this.slots.get(slot.replaces)?.retiring ? slot.replaces : null
-      this.journal.open(name, url, slot.instruments, feeds, replaces)
+      this.log('info', 'Connected', { conn: slot.name, url, feeds, instruments: slot.instruments.length })
+      this.gate.admitted()
+      this.begin(slot, socket)
       return {
-        onMessage: (data, isBinary) => this.journal.in(name, data, isBinary),
+        onMessage: (data, isBinary) => this.journal.in(slot.name, data, isBinary),
         onEnd: (code, reason) => this.onEnd(slot, code, reason)
       }
     })
     await live
     return () => end
+  }
+
+  /** A socket is open: its lines begin. Throws when they cannot. */
+  private begin(slot: Slot, socket: Socket): void {
+    slot.socket = socket
+    slot.socketMs = performance.now()
+    slot.life = new AbortController()
+    setMaxListeners(0, slot.life.signal)
+    slot.outbox = []
+    slot.sendDueMs = 0
+    const replaces = slot.replaces !== null && this.slots.get(slot.replaces)?.retiring ? slot.replaces : null
+    try {
+      this.journal.open(slot.name, slot.route.url, slot.instruments, slot.route.feeds, replaces)
+    } catch (error) {
+      this.drop(slot)
+      // Half of it may have begun: the next attempt must find nothing open.
+      this.journal.close(slot.name, 'lost', 1006, 'could not begin')
+      // No outage that another attempt would end: `keep` takes care of it.
+      throw new AbortError(error instanceof Error ? error : messageOf(error))
+    }
   }
 
   private onEnd(slot: Slot, code: number, reason: string): void {

@@ -5,6 +5,10 @@ import { L3capError } from '../core/errors.ts'
 /** Larger messages end the connection: no exchange sends them, and they would fill the memory. */
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 const HANDSHAKE_MS_MAX = 10_000
+/** How long the far end may take to end the TCP connection after the closing was said. */
+const CLOSING_MS_MAX = 1000
+/** Longer than any exchange bans an address: who says more says nothing. */
+const RETRY_AFTER_MS_MAX = 3 * 24 * 3_600_000
 
 /** What happens to a socket after it is open. `onEnd` comes once, last. */
 export interface SocketEvents {
@@ -12,22 +16,23 @@ export interface SocketEvents {
   onEnd(code: number, reason: string): void
 }
 
-/** The server refused the upgrade and said how long to wait. */
-export class RetryAfter extends L3capError {
+/** The server answered the upgrade with an HTTP status; `waitMs`: how long it said to wait, 0 when it did not. */
+export class UpgradeRefused extends L3capError {
+  readonly status: number
   readonly waitMs: number
 
-  constructor(message: string, waitMs: number) {
-    super('REST', message)
+  constructor(status: number, waitMs: number) {
+    super('REST', `the server answered ${status}`)
+    this.status = status
     this.waitMs = waitMs
   }
 }
 
-/** Milliseconds of a `Retry-After` header: seconds, or a date. 0 when there is none. */
+/** Milliseconds of a `Retry-After` header: seconds, or a date. 0 when there is none, or none that makes sense. */
 export function retryAfterMs(header: string | null | undefined, nowMs: number): number {
   if (!header) return 0
-  if (/^\d+$/.test(header)) return Number(header) * 1000
-  const at = Date.parse(header)
-  return Number.isNaN(at) ? 0 : Math.max(0, at - nowMs)
+  const waitMs = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - nowMs
+  return waitMs > 0 && waitMs <= RETRY_AFTER_MS_MAX ? waitMs : 0
 }
 
 /** One WebSocket, one life. UTF-8 is checked by the journal, so that broken text is kept instead of ending it. */
@@ -40,37 +45,62 @@ export class Socket {
     this.ws = ws
   }
 
-  /** Opens a socket. Rejects when the server cannot be reached or refuses; `RetryAfter` when it says how long. The signal cuts it. */
+  /**
+   * Opens a socket. Rejects when the server cannot be reached, refuses (`UpgradeRefused`), cannot prove who it is, or when
+   * `onOpen` throws. The signal cuts it.
+   */
   static open(url: string, signal: AbortSignal, onOpen: (socket: Socket) => SocketEvents): Promise<Socket> {
-    const ws = new WebSocket(url, {
+    const options: WebSocket.ClientOptions & { closeTimeout: number } = {
       perMessageDeflate: false,
       maxPayload: MESSAGE_BYTES_MAX,
       skipUTF8Validation: true,
-      handshakeTimeout: HANDSHAKE_MS_MAX
-    })
+      closeTimeout: CLOSING_MS_MAX,
+      // Said, so that no variable of the environment can switch it off.
+      rejectUnauthorized: true
+    }
+    const ws = new WebSocket(url, options)
     const socket = new Socket(ws)
     return new Promise((resolve, reject) => {
+      // One deadline for all of it: a server that says a byte now and then is never silent.
+      const deadline = setTimeout(() => {
+        reject(new L3capError('REST', `not connected within ${HANDSHAKE_MS_MAX} ms`))
+        ws.terminate()
+      }, HANDSHAKE_MS_MAX)
       const abort = () => ws.terminate()
       signal.addEventListener('abort', abort)
       ws.on('open', () => {
-        socket.events = onOpen(socket)
-        resolve(socket)
+        clearTimeout(deadline)
+        try {
+          socket.events = onOpen(socket)
+          resolve(socket)
+        } catch (error) {
+          reject(error)
+          ws.terminate()
+        }
       })
       ws.on('message', (data, isBinary) => socket.events?.onMessage(data as Buffer, isBinary))
       ws.on('unexpected-response', (_, response: IncomingMessage) => {
-        const waitMs = retryAfterMs(response.headers['retry-after'], Date.now())
-        reject(new RetryAfter(`the server answered ${response.statusCode}`, waitMs))
+        reject(new UpgradeRefused(response.statusCode ?? 0, retryAfterMs(response.headers['retry-after'], Date.now())))
         ws.terminate()
+      })
+      // The library does not tell why TCP has ended.
+      ws.on('upgrade', ({ socket: tcp }) => {
+        tcp.on('error', error => {
+          socket.failure = error.message
+        })
       })
       ws.on('error', error => {
         socket.failure = error.message
         reject(error)
+        // What cannot be read any more is over: the far end is not waited for.
+        socket.terminate(error.message)
       })
       ws.on('close', (code, reason) => {
+        clearTimeout(deadline)
         signal.removeEventListener('abort', abort)
         const { events } = socket
         socket.events = undefined
-        events?.onEnd(code, reason.toString() || socket.failure)
+        events?.onEnd(code, reason.toString() || socket.failure || (code === 1006 ? 'no close frame' : ''))
       })
     })
   }

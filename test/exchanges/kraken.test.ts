@@ -1140,25 +1140,65 @@ describe('the exchange itself', () => {
     wait(400)
     status('online')
     wait(170)
-    expect(details('stalled')).toEqual([])
+    expect(asked('unsubscribe')).toEqual([])
     wait(20)
-    expect(details('stalled')).toMatchObject([{ channel: 'book' }])
+    expect(asked('unsubscribe').map(({ params }) => params.channel)).toEqual(['book'])
+    expect(details('stalled')).toEqual([])
   })
 
-  it('heartbeats prove the connection, not the book: a mute one is renewed, once', () => {
+  it('heartbeats prove the connection, not the book: another image tells that it was mute, once', () => {
     wait(179)
-    expect(details('stalled')).toEqual([])
+    expect(asked('unsubscribe')).toEqual([])
     wait(5)
-    expect(details('stalled')).toMatchObject([{ channel: 'book' }])
-    expect(details('gap')).toMatchObject([{ reason: 'silence' }])
     expect(asked('unsubscribe').map(({ params }) => params.channel)).toEqual(['book'])
     expect(asked('ping')).toEqual([])
+    // Until the image says what the silence meant.
+    expect(details('gap')).toEqual([])
+    venue.update([['63501.6', '7.00000000']], [])
     ack('book', BTC, 'unsubscribe')
     ack()
     say(venue.image())
+    expect(details('stalled')).toEqual([{ conn: 'a', channel: 'book', silent_ms: 180_000 }])
+    expect(details('gap')).toMatchObject([{ reason: 'silence' }])
+    expect(details('resubscribed')).toMatchObject([{ reason: 'silence' }])
     expect(details('synced')).toHaveLength(2)
-    expect(details('stalled')).toHaveLength(1)
+    expect(driver.sink.statuses('synced').at(-1)).toMatchObject({ detail: { down_ms: 0 } })
   })
+
+  it('the same image again: the market was quiet, and its book goes on from it', () => {
+    for (let hours = 0; hours < 3; hours++) {
+      wait(181)
+      ack('book', BTC, 'unsubscribe')
+      ack()
+      say(venue.image())
+      for (const event of ['stalled', 'gap', 'resubscribed', 'checksum_mismatch']) expect(details(event)).toEqual([])
+      expect(details('synced')).toHaveLength(hours + 2)
+    }
+    say(venue.update([['63501.6', '7.00000000']], []))
+    expect(driver.sink.records('l2_updates').at(-1)).toMatchObject({ event_type: 'update' })
+  })
+
+  it('an update on its way while the book is looked at again is applied', () => {
+    wait(181)
+    say(venue.update([['63501.6', '7.00000000']], []))
+    ack('book', BTC, 'unsubscribe')
+    ack()
+    say(venue.image())
+    expect(details('gap')).toEqual([])
+    expect(details('checksum_mismatch')).toEqual([])
+  })
+
+  it.each(['Too many requests', 'Subscription depth not supported'])(
+    'refused while it is looked at again (%s): a gap',
+    error => {
+      wait(181)
+      ack('book', BTC, 'unsubscribe')
+      const { req_id } = asked('subscribe').at(-1)!
+      say(JSON.stringify({ error, method: 'subscribe', req_id, success: false, symbol: BTC }))
+      expect(details('gap')).toMatchObject([{ reason: 'refused' }])
+      expect(details('refused')).toHaveLength(1)
+    }
+  )
 
   it('another limit of silence can be set; trades may be silent for ever', () => {
     goLive({ silenceMs: 5000 })
@@ -1166,9 +1206,9 @@ describe('the exchange itself', () => {
       wait(4)
       say(venue.update([['63501.6', `${n + 1}.00000000`]], []))
     }
-    expect(details('stalled')).toEqual([])
+    expect(asked('unsubscribe')).toEqual([])
     wait(6)
-    expect(details('stalled')).toHaveLength(1)
+    expect(asked('unsubscribe')).toHaveLength(1)
   })
 
   it('asks for a sign of life after a time of quiet, and hangs up without one', () => {

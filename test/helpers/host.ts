@@ -19,6 +19,7 @@ export class StubHost implements Host {
     const keeper: Partial<Keeper> = {
       instrument,
       status: (event, detail) => void this.statuses.push({ event, detail }),
+      lose: () => undefined,
       trade: trade => {
         this.trades.push(trade)
         this.lastTradeId = Math.max(this.lastTradeId ?? 0, Number(trade.id))

@@ -42,6 +42,11 @@ export class BitfinexPeer {
     }
   }
 
+  /** Answers one request. */
+  reply(request: Record<string, unknown>): void {
+    this.event(this.answerTo(request))
+  }
+
   private answerTo(request: Record<string, unknown>): Record<string, unknown> {
     const { event, channel, symbol, chanId } = request
     if (event === 'conf') return { event: 'conf', status: 'OK', flags: this.flags }
