@@ -1,9 +1,11 @@
 import { Command, CommanderError } from 'commander'
 import { L3capError, messageOf } from './core/errors.ts'
+import { printable } from './core/printable.ts'
 
 /** The commands, each loaded only when it is run or when help lists all of them: a capture need not carry the others. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
   run: async () => (await import('./commands/run.ts')).runCommand(),
+  status: async () => (await import('./commands/status.ts')).statusCommand(),
   retention: async () => (await import('./commands/retention.ts')).retentionCommand(),
   rebuild: async () => (await import('./commands/rebuild.ts')).rebuildCommand(),
   repair: async () => (await import('./commands/repair.ts')).repairCommand(),
@@ -33,9 +35,10 @@ export async function main(argv: readonly string[]): Promise<void> {
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
   if (error instanceof L3capError) {
-    process.stderr.write(`l3cap: ${error.message}\n       ${error.advice}\n`)
+    process.stderr.write(`l3cap: ${printable(error.message)}\n       ${error.advice}\n`)
     return error.exit
   }
-  process.stderr.write(`l3cap: ${error instanceof Error ? (error.stack ?? messageOf(error)) : messageOf(error)}\n`)
+  const text = error instanceof Error ? (error.stack ?? messageOf(error)) : messageOf(error)
+  process.stderr.write(`l3cap: ${printable(text)}\n`)
   return 1
 }

@@ -10,7 +10,17 @@ declare module 'pino-roll' {
     dateFormat?: string
     limit?: { count?: number; removeOtherLogFiles?: boolean }
     sync?: boolean
+    /** Of the files. */
+    mode?: number
+    /** Characters that may wait for the disk; more are dropped. */
+    maxLength?: number
   }
 
-  export default function build(options: RollOptions): Promise<DestinationStream & { end(): void; flushSync(): void }>
+  export interface RollStream extends DestinationStream {
+    end(): void
+    flushSync(): void
+    on(event: 'error', listener: (error: Error) => void): this
+  }
+
+  export default function build(options: RollOptions): Promise<RollStream>
 }

@@ -9,6 +9,7 @@ import type { Simulator } from '../simulator/simulator.ts'
 import { Fetcher } from '../wire/fetcher.ts'
 import { Capture, type Share } from './capture.ts'
 import { openLog } from './log.ts'
+import type { MetricsServer } from './metrics.ts'
 import { Monitor } from './monitor.ts'
 import { collect } from './options.ts'
 import { areListed, fetchCatalogue, resolveSymbols } from './symbols.ts'
@@ -69,7 +70,15 @@ export function runCommand(): Command {
     .option('--ws-url <url>', "WebSocket address instead of the exchange's (default: the exchange's)")
     .option('--rest-url <url>', "REST address instead of the exchange's (default: the exchange's)")
     .option('--duration <duration>', 'stop cleanly after so long (default: never)')
+    .option(
+      '--create',
+      'begin the vault anew although it was there before; without it a vault that is gone is refused (default: off)'
+    )
     .option('--simulate', 'start a simulated exchange inside and capture from it (default: off)')
+    .option(
+      '--metrics <[host:]port>',
+      'serve Prometheus metrics at /metrics and health at /health; a port alone: on 127.0.0.1 (default: serve nothing)'
+    )
     .option('--log-level <level>', said('trace, debug, info, warn or error', RUN_DEFAULTS.logLevel))
     .option('--log-dir <dir>', said('directory of the rotated log files', RUN_DEFAULTS.logDir))
     .action((_options: unknown, command: Command) => run(explicit(command)))
@@ -86,12 +95,22 @@ function explicit(command: Command): RunFlags {
 
 async function run(flags: RunFlags): Promise<void> {
   const config = readRunConfig(flags)
+  const metrics = await serveMetrics(config)
   const simulators = config.simulate ? await startSimulators(config) : []
   try {
-    await capture(simulators.length > 0 ? pointedAt(config, simulators) : config)
+    await capture(simulators.length > 0 ? pointedAt(config, simulators) : config, metrics)
   } finally {
+    metrics?.close()
     for (const simulator of simulators) await simulator.close()
   }
+}
+
+/** Listens before anything else is started: a port that cannot be had is a mistake of the configuration. */
+async function serveMetrics({ metrics }: RunConfig): Promise<MetricsServer | null> {
+  if (metrics === null) return null
+  // Loaded only here: a capture without it need not carry it.
+  const { MetricsServer } = await import('./metrics.ts')
+  return await MetricsServer.listen(metrics)
 }
 
 async function startSimulators(config: RunConfig): Promise<Simulator[]> {
@@ -117,7 +136,7 @@ function pointedAt(config: RunConfig, simulators: readonly Simulator[]): RunConf
   return { ...config, exchanges }
 }
 
-async function capture(config: RunConfig): Promise<void> {
+async function capture(config: RunConfig, metrics: MetricsServer | null): Promise<void> {
   const stopped = new AbortController()
   const reason = waitForStop(config.durationMs)
   // Also while lists are still being read.
@@ -139,6 +158,10 @@ async function capture(config: RunConfig): Promise<void> {
   const monitor = new Monitor(capturing, config, log.logger)
   log.beforeLine = () => monitor.makeRoom()
   monitor.start()
+  if (metrics) {
+    metrics.attach(monitor.vitals)
+    log.logger.info({ url: `${metrics.url}/metrics` }, 'Serving metrics')
+  }
   const why = await reason
   log.logger.info({ reason: why }, 'Stopping')
   // A disk that does not answer must not keep a process that was told to stop.
@@ -146,6 +169,8 @@ async function capture(config: RunConfig): Promise<void> {
   monitor.stop()
   await capturing.stop(why)
   clearTimeout(deadline)
+  metrics?.close()
+  await monitor.finish()
   log.logger.info('Stopped')
   log.end()
 }
@@ -244,7 +269,7 @@ class Refresh {
 /** Resolves to the reason when the capture shall stop. A second signal ends the process at once. */
 function waitForStop(durationMs: number | null): Promise<string> {
   return new Promise(resolve => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.once(signal, () => {
         resolve(signal)
         process.once(signal, () => process.kill(process.pid, 'SIGKILL'))

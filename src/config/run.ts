@@ -19,6 +19,13 @@ export interface ExchangeRun {
   readonly note: string | null
 }
 
+/** Where metrics are served. */
+export interface MetricsAddress {
+  readonly host: string
+  /** 0: a free one. */
+  readonly port: number
+}
+
 /** Everything `run` needs, validated. Durations in milliseconds. */
 export interface RunConfig {
   readonly exchanges: readonly ExchangeRun[]
@@ -33,6 +40,10 @@ export interface RunConfig {
   readonly fsyncMs: number | null
   readonly durationMs: number | null
   readonly simulate: boolean
+  /** Null: nothing is served. */
+  readonly metrics: MetricsAddress | null
+  /** Begin a vault anew that was there before. */
+  readonly create: boolean
   readonly logDir: string
   readonly logLevel: string
 }
@@ -56,9 +67,12 @@ export const RUN_DEFAULTS = {
   frames: true,
   trades: true,
   fsync: '1s',
+  create: false,
   logDir: 'logs',
   logLevel: 'info'
 } as const
+
+const PORT_MAX = 65_535
 
 /** What `run --simulate` captures when no symbol is named. */
 const SIMULATED_SYMBOLS: Record<string, string[]> = {
@@ -105,6 +119,16 @@ const address = (name: string, scheme: 'http' | 'ws') =>
   z
     .string({ error: `${name}: an address is expected` })
     .refine(text => isAddress(text, scheme), `${name}: no such address`)
+/** `PORT`, for this host alone, or `HOST:PORT`; an IPv6 address in brackets. */
+const metrics = z
+  .union([z.string(), z.int()], { error: 'metrics: PORT or HOST:PORT is expected' })
+  .transform((given, context): MetricsAddress => {
+    const match = /^(?:(\[[0-9a-f:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})$/i.exec(String(given))
+    const port = Number(match?.[2])
+    if (match !== null && port <= PORT_MAX) return { host: (match[1] ?? '127.0.0.1').replace(/[[\]]/g, ''), port }
+    context.addIssue({ code: 'custom', message: `metrics: ${JSON.stringify(given)} is neither PORT nor HOST:PORT` })
+    return z.NEVER
+  })
 
 const SCHEMA = z.strictObject({
   vault: z.string().min(1, 'vault: empty'),
@@ -124,6 +148,8 @@ const SCHEMA = z.strictObject({
   fsync: z.union([z.literal('off').transform(() => null), duration('fsync', 100)]),
   duration: duration('duration', 1).optional(),
   simulate: z.boolean(),
+  metrics: metrics.optional(),
+  create: z.boolean(),
   logDir: z.string().min(1, 'log-dir: empty'),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error'], {
     error: 'log-level: trace, debug, info, warn, or error is expected'
@@ -160,6 +186,7 @@ export function readRunConfig(flags: RunFlags): RunConfig {
     onChecksumMismatch,
     fsync,
     duration: runFor,
+    metrics: served,
     exchanges: _,
     level: __,
     market: ___,
@@ -174,7 +201,8 @@ export function readRunConfig(flags: RunFlags): RunConfig {
     staleAfterMs: staleAfter ?? null,
     onMismatch: onChecksumMismatch ?? 'three',
     fsyncMs: fsync,
-    durationMs: runFor ?? null
+    durationMs: runFor ?? null,
+    metrics: served ?? null
   })
 }
 

@@ -9,6 +9,7 @@ const ERRORS = {
   LOCKED: { exit: 3, advice: 'stop the other process, or give this one another vault' },
   VAULT: { exit: 1, advice: 'look at the vault directory: permissions, free space, mount' },
   VAULT_DAMAGED: { exit: 1, advice: 'run `l3cap repair`, or leave the named file out' },
+  NOT_LIVE: { exit: 1, advice: 'look at the logs of the process named; without one, start it' },
   REST: { exit: 1, advice: 'look at the network and at the status page of the exchange' },
   DECIMAL: { exit: 1, advice: 'the exchange sent number text that is no plain decimal' }
 } as const
