@@ -1,15 +1,16 @@
-// Long runs of the fault tests: npm run faults -- [--seed N] [--runs M] [--only kind] [--jobs N]
+// Long runs of the fault tests: npm run faults -- [--seed N] [--runs M] [--only kind] [--jobs N] [--minutes N]
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url))
 /** Kinds that live in a file of another name; any other kind is the file `<kind>.test.ts`. */
 const HOME = { power: 'kills', steps: 'kills', signals: 'kills', pause: 'kills', writers: 'kills', damage: 'kills' }
-const USAGE = `npm run faults -- [--seed N] [--runs M] [--only KIND[,KIND]] [--jobs N]
+const USAGE = `npm run faults -- [--seed N] [--runs M] [--only KIND[,KIND]] [--jobs N] [--minutes N (soak)]
 kinds: kills, power, calls, chaos, oracle, and every other <kind>.test.ts in test/faults`
 
 function read() {
@@ -18,10 +19,11 @@ function read() {
       seed: { type: 'string' },
       runs: { type: 'string' },
       only: { type: 'string' },
-      jobs: { type: 'string' }
+      jobs: { type: 'string' },
+      minutes: { type: 'string' }
     }
     const { values } = parseArgs({ options: { ...options, help: { type: 'boolean' } } })
-    for (const name of ['seed', 'runs', 'jobs']) {
+    for (const name of ['seed', 'runs', 'jobs', 'minutes']) {
       if (values[name] !== undefined && !/^\d+$/.test(values[name])) throw new Error(`--${name} must be a whole number`)
     }
     return values
@@ -49,10 +51,11 @@ const report = join(folder, 'report.jsonl')
 const env = { ...process.env, L3CAP_FAULT_REPORT: report, L3CAP_FAULT_LONG: '1' }
 if (wanted.only !== undefined) env.L3CAP_FAULT_ONLY = wanted.only
 if (wanted.seed !== undefined) env.L3CAP_FAULT_SEED = wanted.seed
+if (wanted.minutes !== undefined) env.L3CAP_FAULT_MINUTES = wanted.minutes
 if (wanted.runs !== undefined) env.L3CAP_FAULT_RUNS = wanted.runs
 const HOURS_MS = String(12 * 3_600_000)
 const words = [
-  'vitest',
+  join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs'),
   'run',
   '--config',
   'test/vitest.config.ts',
@@ -63,7 +66,7 @@ const words = [
 ]
 words.push('--maxConcurrency', wanted.jobs ?? process.env.L3CAP_FAULT_JOBS ?? '2')
 const paths = files.map(file => `test/faults/${file}`)
-const child = spawn('npx', [...words, ...paths], { stdio: 'inherit', env, shell: process.platform === 'win32' })
+const child = spawn(process.execPath, [...words, ...paths], { stdio: 'inherit', env })
 process.on('SIGINT', () => {}) // A terminal sends it to the child as well.
 child.on('exit', code => {
   const runs = existsSync(report) ? readFileSync(report, 'utf8').trim().split('\n').filter(Boolean).map(JSON.parse) : []
