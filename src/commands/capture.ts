@@ -11,7 +11,7 @@ import { LEVELS, MARKETS, snapshotFeed } from '../core/instrument.ts'
 import { hourOf, isoMs } from '../core/time.ts'
 import type { Exchange, InstrumentInfo } from '../exchanges/exchange.ts'
 import { VaultIdentity } from '../vault/identity.ts'
-import { instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
+import { connectionNames, instrumentPath, lockPath, streamDir } from '../vault/layout.ts'
 import { acquireLock, type Lock } from '../vault/lock.ts'
 import { storedMarket, storeMetadata } from '../vault/metadata.ts'
 import { lastReceiveUs, type ResumeOptions, readTradeIds, repairStream } from '../vault/resume.ts'
@@ -57,6 +57,7 @@ export class Capture {
   private readonly locks = new Map<string, Lock>()
   private readonly gates = new Map<string, Gate>()
   private readonly timers: NodeJS.Timeout[] = []
+  private isStopped = false
   private clock = new Clock()
   private readonly flood = new Flood()
   private readonly repaired = new Map<string, number>()
@@ -132,6 +133,7 @@ export class Capture {
         if (bytes !== undefined) subject.status(this.clock.now(), 'tail_repaired', { moved_bytes: bytes })
       }
     }
+    for (const exchange of new Set(this.lines.map(line => line.exchange.id))) this.mendLeft(exchange)
     this.startTimers()
     const wanted: FeedKind[] = this.config.trades ? ['book', 'trades'] : ['book']
     for (const [at, line] of this.lines.entries()) {
@@ -166,6 +168,23 @@ export class Capture {
 
   private tradeIdsOf(exchange: string, instId: string, hour: number): Promise<string[]> {
     return readTradeIds(this.config.vault, exchange, instId, hour, this.onTrouble)
+  }
+
+  /** Connections that this capture may never name: what a killed one left is mended all the same. */
+  private mendLeft(exchange: string): void {
+    for (const name of connectionNames(this.config.vault, exchange)) {
+      try {
+        this.take(exchange, name, `the connection name ${name}`)
+      } catch (error) {
+        if (error instanceof L3capError && error.code === 'LOCKED') continue
+        throw error
+      }
+      try {
+        this.mendFrames(exchange, name)
+      } finally {
+        this.releaseName(exchange, name)
+      }
+    }
   }
 
   /** Connection names are taken while the capture runs: their tails are told to every instrument of the exchange. */
@@ -298,8 +317,8 @@ export class Capture {
       detail,
       event === 'writer_paused' ? 'Writing paused' : 'Writing resumed'
     )
-    // A pause shows in the middle of a line; its status comes after the line's own records.
-    setImmediate(() => this.tellAll(event, detail))
+    // A pause shows in the middle of a line; its status comes after the line's own records, and none after `stopped`.
+    setImmediate(() => this.isStopped || this.tellAll(event, detail))
   }
 
   /** Lines that were stored are no longer there. The rest of the hour begins with new connections and full books. */
@@ -344,6 +363,7 @@ export class Capture {
   async stop(reason: string): Promise<void> {
     await Promise.all(this.lines.map(line => line.runner.stop()))
     this.tellTradeHoles()
+    this.isStopped = true
     this.tellAll('stopped', { run: this.run, reason })
     for (const timer of this.timers) clearInterval(timer)
     try {

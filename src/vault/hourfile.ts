@@ -12,6 +12,29 @@ const FLAGS =
   (constants.O_NONBLOCK ?? 0)
 const DIRECTORY_MODE = 0o750
 
+const NAMES_MAX = 10_000
+
+/** Which directories of a vault have their names on disk: those that were made since may be gone after a power cut. */
+export class DurableNames {
+  private readonly root: string
+  private readonly known = new Set<string>()
+
+  constructor(root: string) {
+    this.root = root
+  }
+
+  /** Brings the name of a file, and those of all directories on the way to it, to disk. Rejects as the file system does. */
+  async keep(path: string): Promise<void> {
+    await syncName(dirname(path))
+    // To be asked again costs little; days and weeks of directories must not be remembered.
+    if (this.known.size > NAMES_MAX) this.known.clear()
+    for (let name = dirname(path); name.length > this.root.length && !this.known.has(name); name = dirname(name)) {
+      await syncName(dirname(name))
+      this.known.add(name)
+    }
+  }
+}
+
 /**
  * One hour file that is open for appending. Every call is asynchronous: a disk that hangs must not keep the process from
  * its sockets.
@@ -23,8 +46,9 @@ export class HourFile {
   size: number
   /** Bytes that were written since the last sync. */
   unsynced = 0
-  /** Directories whose new names are not on disk yet. */
-  private directories: string[]
+  /** Whether its name is on disk. Not even that of an old file is, if its process was killed early. */
+  private isNamed = false
+  private readonly names: DurableNames
   /** Nothing will be written any more: the next sync closes it. */
   ending = false
   /** It cannot be trusted any more: whoever writes to it leaves it before the next line. */
@@ -32,25 +56,22 @@ export class HourFile {
   /** Waits for its turn to be synced. */
   queued = false
 
-  private constructor(path: string, fd: number, size: number, directories: string[]) {
+  private constructor(path: string, fd: number, size: number, names: DurableNames) {
     this.path = path
     this.fd = fd
     this.size = size
-    this.directories = directories
+    this.names = names
   }
 
   /** Opens a file for appending, with the directories it stands in. Rejects as the file system does. */
-  static async open(path: string): Promise<HourFile> {
+  static async open(path: string, names: DurableNames): Promise<HourFile> {
     const directory = dirname(path)
-    const first = await call<string | undefined>(done =>
-      mkdir(directory, { recursive: true, mode: DIRECTORY_MODE }, done)
-    )
+    await call<string | undefined>(done => mkdir(directory, { recursive: true, mode: DIRECTORY_MODE }, done))
     const fd = await call<number>(done => open(path, FLAGS, FILE_MODE, done))
     try {
       const found = await stats(fd)
       if (!found.isFile()) throw new Error(`${path} is no regular file`)
-      const { size } = found
-      return new HourFile(path, fd, size, size > 0 ? [] : namesAbove(directory, first))
+      return new HourFile(path, fd, found.size, names)
     } catch (error) {
       close(fd, () => undefined)
       throw error
@@ -68,11 +89,11 @@ export class HourFile {
 
   /** Brings what was written, and the names of new files and directories, to disk. Rejects as the file system does. */
   async sync(): Promise<void> {
-    const { unsynced, directories } = this
+    const { unsynced } = this
     if (unsynced > 0) await call<void>(done => fdatasync(this.fd, done))
     this.unsynced -= unsynced
-    for (const directory of directories) await syncName(directory)
-    this.directories = []
+    if (!this.isNamed) await this.names.keep(this.path)
+    this.isNamed = true
   }
 
   /** Whether somebody has removed the file since. */
@@ -88,14 +109,6 @@ export class HourFile {
 
 function stats(fd: number): Promise<Stats> {
   return call(done => fstat(fd, done))
-}
-
-/** The directories that hold a new name: that of the file, and of each directory that was made for it. */
-function namesAbove(directory: string, firstMade: string | undefined): string[] {
-  const found = [directory]
-  if (firstMade === undefined) return found
-  for (let made = directory; made.length >= firstMade.length; made = dirname(made)) found.push(dirname(made))
-  return found
 }
 
 async function syncName(directory: string): Promise<void> {

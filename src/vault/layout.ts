@@ -77,6 +77,17 @@ export function streamDir(vault: string, exchange: string, feed: string, name: s
   return join(vault, 'raw', exchange, feed, folderName(name))
 }
 
+/** The connections of an exchange that have frames in the vault. */
+export function connectionNames(vault: string, exchange: string): string[] {
+  try {
+    const entries = readdirSync(join(vault, 'raw', exchange, 'frames'), { withFileTypes: true })
+    return entries.filter(entry => entry.isDirectory()).map(({ name }) => name)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
 /** The plain file of an hour (counted from the epoch): `<vault>/raw/<exchange>/<feed>/<folder>/<YYYY-MM-DD>/<HH>.jsonl`. */
 export function hourPath(vault: string, exchange: string, feed: string, name: string, hour: number): string {
   const text = new Date(hour * HOUR_MS).toISOString()

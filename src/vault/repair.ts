@@ -178,3 +178,13 @@ export function syncDirectory(directory: string): void {
     closeSync(file)
   }
 }
+
+/** Brings the content of a file to disk. */
+export function syncFile(path: string): void {
+  const file = openSync(path, 'r+') // Windows syncs only what is open for writing
+  try {
+    fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
+}

@@ -3,11 +3,12 @@
  * and passed over, so that it never keeps a capture from starting; without it, it is thrown.
  */
 import { lstatSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
 import { L3capError, messageOf } from '../core/errors.ts'
 import { hourOf } from '../core/time.ts'
 import { folderName, type HourFile, hourPath, streamDir, walkStream } from './layout.ts'
 import { lastLine, readLines } from './reader.ts'
-import { repairTail } from './repair.ts'
+import { repairTail, syncDirectory, syncFile } from './repair.ts'
 
 /** Told of a file or directory that cannot be used, and why. */
 export type OnTrouble = (path: string, error: unknown) => void
@@ -55,7 +56,11 @@ function newestFiles(
   }
 }
 
-/** Mends the tails of a stream's newest hours, where a crash can have left half a line; the bytes moved aside. */
+/**
+ * Mends the tails of a stream's newest hours, where a crash can have left half a line, and brings what it left to disk;
+ * the bytes moved aside. What cannot be mended of the hour that a capture at `nowUs` goes on with is thrown, whatever
+ * `onTrouble` says: it would append to half a line.
+ */
 export function repairStream(
   vault: string,
   exchange: string,
@@ -66,14 +71,26 @@ export function repairStream(
   const onTrouble = options.onTrouble ?? THROW
   const { near, ahead } = newestFiles(vault, exchange, feed, name, options)
   let moved = 0
-  for (const { path } of [...near, ...ahead]) {
+  const { nowUs } = options
+  for (const { path, hour } of [...near, ...ahead]) {
     try {
       moved += repairTail(path)?.movedBytes ?? 0
+      // A killed process has synced neither its last second nor the names that were new then.
+      if (path === near[0]?.path) keep(vault, path)
     } catch (error) {
+      if (nowUs === undefined || hour === hourOf(nowUs)) THROW(path, error)
       onTrouble(path, error)
     }
   }
   return moved
+}
+
+/** Brings a file, and all names on the way to it, to disk. */
+function keep(vault: string, path: string): void {
+  syncFile(path)
+  const root = resolve(vault)
+  for (let directory = dirname(resolve(path)); directory.length >= root.length; directory = dirname(directory))
+    syncDirectory(directory)
 }
 
 /**

@@ -6,12 +6,9 @@
  */
 import { createHash } from 'node:crypto'
 import {
-  closeSync,
   createWriteStream,
   existsSync,
-  fsyncSync,
   lstatSync,
-  openSync,
   renameSync,
   rmdirSync,
   type Stats,
@@ -34,7 +31,7 @@ import {
 } from './layout.ts'
 import { acquireLock } from './lock.ts'
 import { readBytes } from './reader.ts'
-import { syncDirectory } from './repair.ts'
+import { syncDirectory, syncFile } from './repair.ts'
 import { isSameClock, judgeClock, readClock, storeClock } from './retention-clock.ts'
 
 /** The moments between two changes of the vault, in their order, as `onStep` is told of them. */
@@ -381,15 +378,6 @@ function unchanged(path: string, before: Stats): void {
 /** A link or directory of that name is not ours: creating the file then fails, and the hour is reported. */
 function removeTemporary(temporary: string): void {
   if (lstatSync(temporary, { throwIfNoEntry: false })?.isFile()) unlinkSync(temporary)
-}
-
-function syncFile(path: string): void {
-  const file = openSync(path, 'r+') // Windows syncs only what is open for writing
-  try {
-    fsyncSync(file)
-  } finally {
-    closeSync(file)
-  }
 }
 
 function fail(path: string, error: unknown, work: Work): void {

@@ -1,5 +1,5 @@
 import { HOUR_US, hourOf } from '../core/time.ts'
-import { HourFile } from './hourfile.ts'
+import { type DurableNames, HourFile } from './hourfile.ts'
 
 /** The buffer of a stream grows with what one flush period brings, up to this; a full one is flushed at once. */
 const BUFFER_BYTES_MIN = 4096
@@ -25,6 +25,8 @@ export interface StreamHome {
   gave(bytes: number): void
   /** A buffer is full: all streams shall be flushed. */
   flush(): void
+  /** Which names of the vault are on disk. */
+  readonly names: DurableNames
   /** Throws when nothing may be written at present. Called before a file is opened. */
   mayOpen(): Promise<void>
   /** Nothing more comes for a file: it is to be synced and closed. */
@@ -162,7 +164,7 @@ export class FileStream {
     this.leave()
     await this.home.mayOpen()
     const path = this.pathOf(piece.hour)
-    const file = await HourFile.open(path)
+    const file = await HourFile.open(path, this.home.names)
     if (piece.hour !== this.fileHour) this.sizeBytes = 0
     this.file = file
     this.fileHour = piece.hour

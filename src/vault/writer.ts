@@ -1,5 +1,5 @@
 import { assert, messageOf } from '../core/errors.ts'
-import type { HourFile } from './hourfile.ts'
+import { DurableNames, type HourFile } from './hourfile.ts'
 import { hourPath } from './layout.ts'
 import { FileStream, type StreamHome } from './stream.ts'
 
@@ -22,6 +22,7 @@ export interface WriterOptions {
  */
 export class VaultWriter implements StreamHome {
   private readonly root: string
+  readonly names: DurableNames
   private readonly options: WriterOptions
   private readonly streams = new Map<string, FileStream>()
   private readonly frames: FileStream[] = []
@@ -41,6 +42,7 @@ export class VaultWriter implements StreamHome {
 
   constructor(root: string, options: WriterOptions) {
     this.root = root
+    this.names = new DurableNames(root)
     this.options = options
   }
 

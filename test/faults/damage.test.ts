@@ -252,8 +252,12 @@ describe.skipIf(!isUnix)('things in the place of hour files', () => {
     writeFileSync(elsewhere, 'kept')
     symlinkSync(elsewhere, `${path}.torn`)
     const told: string[] = []
-    expect(repairStream(vault, ...STREAM, { onTrouble: where => told.push(where) })).toBe(0)
+    const onTrouble = (where: string) => void told.push(where)
+    expect(repairStream(vault, ...STREAM, { onTrouble, nowUs: (HOUR + 1) * 3_600_000_000 })).toBe(0)
     expect(told).toEqual([path])
+    // A capture would go on writing behind the half line.
+    const refusal = expect.objectContaining({ code: 'VAULT', message: expect.stringContaining(path) })
+    expect(() => repairStream(vault, ...STREAM, { onTrouble, nowUs: HOUR * 3_600_000_000 })).toThrow(refusal)
     expect(readFileSync(elsewhere, 'utf8')).toBe('kept')
     expect(readFileSync(path, 'utf8').endsWith('half')).toBe(true)
     expect(lastReceiveUs(vault, ...STREAM)).toBeGreaterThan(0)

@@ -269,7 +269,10 @@ class Judge {
     this.report.figures.sessions += sessions.length
     const shots = this.shotsOf(root)
     const owned = this.own(sessions, shots)
-    for (const session of sessions) this.judgeSession(session, owned.get(session) ?? new Map())
+    // A session that heard nothing could be any connection: those that heard something choose first.
+    const heard = ({ lines }: Session) => lines.some(({ dir }) => dir === 'in')
+    for (const session of [...sessions.filter(heard), ...sessions.filter(each => !heard(each))])
+      this.judgeSession(session, owned.get(session) ?? new Map())
     for (const connection of this.source.connections) {
       if (this.used.has(connection)) continue
       judgeLoss(connection, 0, this.lives.get(connection.life), this.report, `${exchange} #${connection.number}`)
@@ -334,8 +337,9 @@ class Judge {
         const us = Number(row.recv_us)
         const session = sessions.findLast(each => each.conn === row.conn && each.lines[0]!.us <= us)
         const last = session?.lines.at(-1)?.frame ?? 0
-        if (session === undefined || Number(row.frame) > last) {
-          const life = session && this.lives.get(session.life)
+        const life = this.lifeAt(us) ?? (session && this.lives.get(session.life))
+        if (session === undefined || Number(row.frame) > last || session.life !== life?.number) {
+          // A power cut may keep a record and take its frame, and all others of its life.
           if (life?.end === 'power') this.report.figures.orphans++
           else this.report.find(`${place}: reflects frame ${row.frame} of ${row.conn}, which is not in the vault`)
           continue
@@ -352,6 +356,14 @@ class Judge {
       }
     }
     return owned
+  }
+
+  /** The life that wrote at a moment of its own clock. */
+  private lifeAt(us: number): Life | undefined {
+    return [...this.lives.values()].find(({ startedMs, endedMs, clockShiftMs = 0 }) => {
+      const ms = us / 1000 - clockShiftMs
+      return ms >= startedMs && !(ms > endedMs)
+    })
   }
 
   private judgePair(one: { session: Session; shot: Shot }, two: { session: Session; shot: Shot }): void {
