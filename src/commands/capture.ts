@@ -81,6 +81,7 @@ export class Capture {
       onPause: reason => this.onWriter('writer_paused', { reason }),
       onResume: waited => this.onWriter('writer_resumed', { waited_bytes: waited }),
       onMissing: (path, bytes) => this.onMissing(path, bytes),
+      onSlowSync: path => this.logger.error({ path }, 'Syncing takes seconds: a power cut would take more than one'),
       guard: () => this.identity.check()
     })
   }

@@ -96,9 +96,11 @@ export class HourFile {
     this.isNamed = true
   }
 
-  /** Whether somebody has removed the file since. */
-  async isRemoved(): Promise<boolean> {
-    return (await stats(this.fd)).nlink === 0
+  /** Whether somebody has removed the file since, or cut it. */
+  async isDamaged(): Promise<boolean> {
+    const { size } = this
+    const found = await stats(this.fd)
+    return found.nlink === 0 || found.size < size
   }
 
   /** Closes it. Rejects as the file system does; it is closed all the same. */

@@ -3,6 +3,9 @@ import { DurableNames, type HourFile } from './hourfile.ts'
 import { hourPath } from './layout.ts'
 import { FileStream, type StreamHome } from './stream.ts'
 
+/** After so many calls of `retry` a sync is slow. */
+const SYNC_SECONDS_MAX = 3
+
 /** How a writer works; callbacks are told of pauses. */
 export interface WriterOptions {
   /** Bytes that may wait in memory while the disk does not take them. */
@@ -11,6 +14,8 @@ export interface WriterOptions {
   onResume(waitedBytes: number): void
   /** What this process had written into a file is no longer there: somebody removed or cut it. */
   onMissing?(path: string, bytes: number): void
+  /** A sync takes seconds: what is written meanwhile would not survive a power cut. Told once for each. */
+  onSlowSync?(path: string): void
   /** Rejects when nothing may be written, as the vault is not where it was. */
   guard?(): Promise<void>
 }
@@ -36,6 +41,9 @@ export class VaultWriter implements StreamHome {
   private readonly unsynced: HourFile[] = []
   private syncing: Promise<void> | null = null
   private syncFailure: unknown
+  /** The file that is being synced, and how often `retry` has found it so. */
+  private atSync: string | undefined
+  private syncSeconds = 0
   /** Counts what the disk has answered; a flush in which it stands still for a second has stalled. */
   private answers = 0
   private answersBefore = -1
@@ -154,6 +162,7 @@ export class VaultWriter implements StreamHome {
    * when it did not for a whole second, the writer is paused until it does.
    */
   retry(): void {
+    if (this.atSync !== undefined && ++this.syncSeconds === SYNC_SECONDS_MAX) this.options.onSlowSync?.(this.atSync)
     if (this.flushing !== null) {
       if (this.answers === this.answersBefore) this.pause('the disk does not answer')
       this.answersBefore = this.answers
@@ -198,6 +207,8 @@ export class VaultWriter implements StreamHome {
   private async syncFiles(): Promise<void> {
     for (let file = this.unsynced.shift(); file; file = this.unsynced.shift()) {
       file.queued = false
+      this.atSync = file.path
+      this.syncSeconds = 0
       try {
         await syncFile(file)
       } catch (error) {
@@ -208,6 +219,7 @@ export class VaultWriter implements StreamHome {
       }
     }
     this.syncing = null
+    this.atSync = undefined
   }
 
   /**
@@ -251,7 +263,7 @@ async function syncFile(file: HourFile): Promise<void> {
     // After a refusal there is no use in asking again: what it keeps is unknown.
     if (!file.isSpoilt) await file.sync()
     // Lines written to a file that has lost its name would go nowhere.
-    if (!ending && (await file.isRemoved())) file.isSpoilt = true
+    if (!ending && (await file.isDamaged())) file.isSpoilt = true
   } finally {
     if (ending) await file.close()
   }

@@ -334,14 +334,14 @@ const DAMAGES: Record<string, (path: string) => void> = {
 }
 
 describe('damaged health, lock and metadata files', () => {
-  const { seeds, isLong } = wishes('damage', { seed: 61, runs: 1 })
+  const { seeds, isLong } = wishes('state', { seed: 61, runs: 1 })
   if (seeds.length === 0) test('is not asked for', () => undefined)
   for (const seed of seeds) {
     test.concurrent(
       `do not keep a capture from starting, and are whole again (seed ${seed})`,
       { timeout: 240_000 },
       () =>
-        onStage({ seed, kind: 'damage' }, async stage => {
+        onStage({ seed, kind: 'state' }, async stage => {
           const first = stage.start()
           await first.heard()
           await first.kill()
@@ -369,7 +369,7 @@ describe('damaged health, lock and metadata files', () => {
     )
 
     test.concurrent(`may be directories (seed ${seed})`, TIMEOUT, () =>
-      onStage({ seed, kind: 'damage' }, async stage => {
+      onStage({ seed, kind: 'state' }, async stage => {
         const first = stage.start()
         await first.heard()
         expect(await first.stop()).toBe(0)

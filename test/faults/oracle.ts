@@ -360,7 +360,7 @@ class Judge {
 
   /** The life that wrote at a moment of its own clock. */
   private lifeAt(us: number): Life | undefined {
-    return [...this.lives.values()].find(({ startedMs, endedMs, clockShiftMs = 0 }) => {
+    return [...this.lives.values()].findLast(({ startedMs, endedMs, clockShiftMs = 0 }) => {
       const ms = us / 1000 - clockShiftMs
       return ms >= startedMs && !(ms > endedMs)
     })

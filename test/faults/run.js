@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url))
 /** Kinds that live in a file of another name; any other kind is the file `<kind>.test.ts`. */
-const HOME = { power: 'kills', steps: 'kills', signals: 'kills', pause: 'kills', writers: 'kills', damage: 'kills' }
+const HOME = { power: 'kills', steps: 'kills', signals: 'kills', pause: 'kills', writers: 'kills', state: 'kills' }
 const USAGE = `npm run faults -- [--seed N] [--runs M] [--only KIND[,KIND]] [--jobs N] [--minutes N (soak)]
 kinds: kills, power, calls, chaos, oracle, and every other <kind>.test.ts in test/faults`
 

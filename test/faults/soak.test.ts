@@ -16,7 +16,7 @@ import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { SentFrame } from '../../src/simulator/simulator.ts'
 import { live, nowMs, type Running, report, Stage, type StageExchange, wishes } from './harness.ts'
-import { type Figures, hourFiles, judge, type SentConnection } from './oracle.ts'
+import { type Figures, hourFiles, judge, type Life, type SentConnection, type Source } from './oracle.ts'
 
 // One long life at five times a busy market (53 frames a second of one Bitfinex pair, order by order), with a reconnect of
 // every connection each minute. What was sent goes to the disk as it is sent, and is judged some minutes at a time.
@@ -45,10 +45,14 @@ interface Sample {
 
 let stage: Stage
 let running: Running
+/** Where everything lies, and who wrote it: of this run, or of an earlier one that is only judged again. */
+let folder: string
+let lives: readonly Life[]
+let sources: readonly Source[]
 const samples: Sample[] = []
 const spilled = new Set<SentConnection>()
 
-const spillPath = (exchange: string, number: number) => join(stage.folder, 'sent', `${exchange}-${number}.jsonl`)
+const spillPath = (exchange: string, number: number) => join(folder, 'sent', `${exchange}-${number}.jsonl`)
 
 /** Writes what was sent on connections that are over to the disk, and forgets it. */
 function spill(keep: number): void {
@@ -102,6 +106,10 @@ function* allLines(paths: readonly string[]): Generator<string> {
   for (const path of paths) yield* linesOf(path)
 }
 
+/** What an exchange says before it is asked for anything. */
+const UNHEARD_MAX = 1
+const countLines = (path: string) => [...linesOf(path)].length
+
 const numberIn = (line: string, key: string) => Number(new RegExp(`"${key}":(\\d+)`).exec(line)![1])
 
 /** Reads on in a feed as far as a frame number; what is left is for the next slice. */
@@ -131,22 +139,22 @@ class Shots {
 /** Judges an exchange slice by slice. Returns what is wrong, and adds to the figures. */
 function judgeSlices(exchange: string, figures: Figures): string[] {
   const findings: string[] = []
-  const root = join(stage.vault, 'raw', exchange)
+  const root = join(join(folder, 'vault'), 'raw', exchange)
   const [name, ...others] = readdirSync(join(root, 'frames'))
   if (others.length > 0) return [`${exchange}: more connections than one at a time: ${others}`]
   const feeds = readdirSync(root).filter(feed => /^l[23]_(spot|perps)$/.test(feed))
   const shots = feeds.flatMap(feed =>
     readdirSync(join(root, feed)).map(instrument => ({
       path: join('raw', exchange, feed, instrument, '2000-01-01/00.jsonl'),
-      source: new Shots(allLines(hourFiles(stage.vault, exchange, feed, instrument)))
+      source: new Shots(allLines(hourFiles(join(folder, 'vault'), exchange, feed, instrument)))
     }))
   )
-  const { connections } = stage.sources.find(each => each.exchange === exchange)!
+  const { connections } = sources.find(each => each.exchange === exchange)!
   let slice: string[] = []
   let opens = 0
   let done = 0
   const finish = () => {
-    const out = join(stage.folder, 'slice')
+    const out = join(folder, 'slice')
     const put = (path: string, lines: readonly string[]) => {
       mkdirSync(dirname(join(out, path)), { recursive: true })
       writeFileSync(join(out, path), lines.map(line => `${line}\n`).join(''))
@@ -159,7 +167,7 @@ function judgeSlices(exchange: string, figures: Figures): string[] {
       life,
       frames: [...linesOf(spillPath(exchange, number))].map(line => JSON.parse(line) as SentFrame)
     }))
-    const verdict = judge(out, stage.lives, [{ exchange, connections: mine }], { isSlice: true })
+    const verdict = judge(out, lives, [{ exchange, connections: mine }], { isSlice: true })
     findings.push(...verdict.findings)
     for (const key of Object.keys(figures) as (keyof Figures)[])
       figures[key] =
@@ -169,7 +177,7 @@ function judgeSlices(exchange: string, figures: Figures): string[] {
     opens = 0
     slice = []
   }
-  for (const line of allLines(hourFiles(stage.vault, exchange, 'frames', name!))) {
+  for (const line of allLines(hourFiles(join(folder, 'vault'), exchange, 'frames', name!))) {
     if (line.includes('"dir":"open"')) {
       if (opens === SLICE_SESSIONS) finish()
       opens++
@@ -177,7 +185,9 @@ function judgeSlices(exchange: string, figures: Figures): string[] {
     slice.push(line)
   }
   finish()
-  if (done !== connections.length) findings.push(`${exchange}: ${connections.length} connections, ${done} in the vault`)
+  // One that was being opened when the capture stopped was never heard.
+  const unheard = connections.slice(done).filter(({ number }) => countLines(spillPath(exchange, number)) > UNHEARD_MAX)
+  if (unheard.length > 0) findings.push(`${exchange}: ${unheard.length} connections are not in the vault`)
   if (shots.some(({ source }) => !source.isEmpty)) findings.push(`${exchange}: snapshots after the last frame`)
   return findings
 }
@@ -196,6 +206,23 @@ function hashes(vault: string): Map<string, string> {
   return found
 }
 
+/** Takes a run that an earlier process has kept: its vault, what was sent, and what the process used. */
+function judgeAgain(earlier: string): void {
+  folder = earlier
+  lives = [{ number: 1, end: 'clean', startedMs: 0, endedMs: Number.NaN }]
+  sources = EXCHANGES.map(({ exchange }) => {
+    const numbers = readdirSync(join(folder, 'sent')).flatMap(name => {
+      const match = new RegExp(`^${exchange}-(\\d+)\\.jsonl$`).exec(name)
+      return match ? [Number(match[1])] : []
+    })
+    const connections = numbers.sort((a, b) => a - b).map(number => ({ number, life: 1, frames: [] }))
+    for (const connection of connections) spilled.add(connection)
+    return { exchange, connections }
+  })
+  const progress = process.env.L3CAP_FAULT_PROGRESS
+  if (progress) samples.push(...(JSON.parse(readFileSync(progress, 'utf8')) as { samples: Sample[] }).samples)
+}
+
 const median = (values: number[]) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
 
 describe.skipIf(seeds.length === 0)(
@@ -203,6 +230,8 @@ describe.skipIf(seeds.length === 0)(
   () => {
     beforeAll(
       async () => {
+        const earlier = process.env.L3CAP_FAULT_FOLDER
+        if (earlier) return judgeAgain(earlier)
         stage = await Stage.open({
           seed: SEED,
           kind: 'soak',
@@ -210,7 +239,10 @@ describe.skipIf(seeds.length === 0)(
           eventsPerSecond: EVENTS_PER_SECOND,
           cadence: isLong ? '2s' : '200ms'
         })
-        mkdirSync(join(stage.folder, 'sent'))
+        folder = stage.folder
+        lives = stage.lives
+        sources = stage.sources
+        mkdirSync(join(folder, 'sent'))
         running = stage.start()
         await running.heard()
         const startedMs = nowMs()
@@ -218,21 +250,22 @@ describe.skipIf(seeds.length === 0)(
         while (nowMs() - startedMs < MINUTES * 60_000) {
           await live(SAMPLE_MS)
           if (running.hasExited) throw new Error(stage.about(`it ended: ${running.output.slice(-3000)}`))
-          if (nowMs() > reconnectMs) {
+          // The last connection is to be heard.
+          if (nowMs() > reconnectMs && nowMs() < startedMs + MINUTES * 60_000 - RECONNECT_MS / 2) {
             reconnectMs += RECONNECT_MS
             for (const simulator of stage.simulators) simulator.inject({ kind: 'close', code: 1006 })
           }
           spill(2)
           sample(startedMs)
           if (process.env.L3CAP_FAULT_PROGRESS)
-            writeFileSync(process.env.L3CAP_FAULT_PROGRESS, JSON.stringify({ folder: stage.folder, samples }))
+            writeFileSync(process.env.L3CAP_FAULT_PROGRESS, JSON.stringify({ folder, samples }))
         }
         expect(await running.stop()).toBe(0)
         spill(0)
       },
       MINUTES * 60_000 + 120_000
     )
-    afterAll(() => stage.close())
+    afterAll(() => stage?.close())
 
     test('every frame is accounted for, and every snapshot is the true book', { timeout: 3_600_000 }, () => {
       const figures: Figures = {
@@ -246,19 +279,19 @@ describe.skipIf(seeds.length === 0)(
         orphans: 0
       }
       const findings = EXCHANGES.flatMap(({ exchange }) => judgeSlices(exchange, figures))
-      expect(findings, stage.about('')).toEqual([])
+      expect(findings).toEqual([])
       const sent = [...spilled].length
       console.log(`soak: ${JSON.stringify({ ...figures, connections: sent })}`)
       report('soak', figures, findings.length, 0)
-      expect(figures.sessions).toBe(sent)
+      expect(figures.sessions).toBeGreaterThan(sent - EXCHANGES.length - 1)
       expect(figures.frames).toBeGreaterThan(MINUTES * 60 * EVENTS_PER_SECOND)
       expect(figures.snapshots).toBeGreaterThan(MINUTES * 60)
     })
 
     test('is rebuilt to the same bytes', { timeout: 3_600_000 }, () => {
-      const out = join(stage.folder, 'again')
-      execFileSync(process.execPath, ['bin/l3cap.js', 'rebuild', '--vault', stage.vault, '--out', out])
-      expect(hashes(out)).toEqual(hashes(stage.vault))
+      const out = join(folder, 'again')
+      execFileSync(process.execPath, ['bin/l3cap.js', 'rebuild', '--vault', join(folder, 'vault'), '--out', out])
+      expect(hashes(out)).toEqual(hashes(join(folder, 'vault')))
       rmSync(out, { recursive: true })
     })
 
@@ -277,8 +310,9 @@ describe.skipIf(seeds.length === 0)(
       )
       expect(figures.descriptors.ratio).toBeLessThan(1.1)
       // A short run is still growing into its buffers.
-      expect(figures.rssMiB.ratio).toBeLessThan(isLong ? 1.2 : 2)
-      if (isLong) expect(figures.heapMiB.ratio).toBeLessThan(1.25)
+      const isSteady = MINUTES >= 30
+      expect(figures.rssMiB.ratio).toBeLessThan(isSteady ? 1.2 : 2)
+      if (isSteady) expect(figures.heapMiB.ratio).toBeLessThan(1.25)
     })
   }
 )

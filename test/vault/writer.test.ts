@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import fc from 'fast-check'
@@ -13,6 +13,8 @@ const disk = vi.hoisted(() => ({
   refuses: undefined as 'open' | 'mkdir' | 'fdatasync' | 'close' | undefined,
   /** While set, writes wait for it. */
   hangs: undefined as Promise<void> | undefined,
+  /** While set, syncs wait for it. */
+  sleeps: undefined as Promise<void> | undefined,
   paths: new Map<number, string>(),
   written: [] as string[]
 }))
@@ -26,6 +28,7 @@ vi.mock('node:fs', async importOriginal => {
       const done = args.at(-1) as Done
       const refused = disk.refuses === kind
       if (refused && kind !== 'close') return void setImmediate(done, new Error(`EIO: i/o error, ${kind}`))
+      if (kind === 'fdatasync' && disk.sleeps) return void disk.sleeps.then(() => done(null))
       const call = original[kind] as unknown as (...args: unknown[]) => void
       call(...args.slice(0, -1), (error: Error | null, value?: unknown) => {
         if (kind === 'open' && !error) disk.paths.set(value as number, String(args[0]))
@@ -66,6 +69,7 @@ function makeWriter(pendingMax = 1_000_000): VaultWriter {
     pendingMax,
     onPause: reason => void told.push(`paused ${reason}`),
     onResume: waited => void told.push(`resumed ${waited}`),
+    onSlowSync: path => void told.push(`slow ${path.slice(-8)}`),
     onMissing: (path, bytes) => void told.push(`missing ${bytes} of ${path.slice(-8)}`)
   })
 }
@@ -99,7 +103,7 @@ function stored(): Record<string, string> {
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'l3cap-writer-'))
   told = []
-  disk.takes = disk.refuses = disk.hangs = undefined
+  disk.takes = disk.refuses = disk.hangs = disk.sleeps = undefined
   disk.written.length = 0
   writer = makeWriter()
 })
@@ -419,4 +423,39 @@ it('a guard that refuses keeps the vault from being written, and directories fro
   await retry(writer)
   await writer.close()
   expect(Object.values(stored())).toEqual(['{"n":1}\n'])
+})
+
+it('a file that somebody cut is opened anew, and what is missing is told', async () => {
+  const trades = writer.stream('okx', 'trades', 'A')
+  trades.append(START, '{"n":1}\n{"n":2}\n')
+  await flush(writer)
+  truncateSync(hourPath(folder, 'okx', 'trades', 'A', hourOf(START)), 8)
+  writer.sync()
+  await vi.waitFor(async () => {
+    trades.append(START, '{"n":3}\n')
+    await flush(writer)
+    expect(told).toEqual([expect.stringMatching(/^missing 8 of 10.jsonl$/)])
+  })
+  await writer.close()
+})
+
+it('a sync that takes seconds is told once, and writing goes on', async () => {
+  let answer: () => void = () => undefined
+  disk.sleeps = new Promise(resolve => {
+    answer = resolve
+  })
+  const trades = writer.stream('okx', 'trades', 'A')
+  trades.append(START, '{"n":1}\n')
+  await flush(writer)
+  writer.sync()
+  for (let n = 0; n < 5; n++) {
+    trades.append(START, '{"n":2}\n')
+    await retry(writer)
+  }
+  expect(told).toEqual(['slow 10.jsonl'])
+  await flush(writer)
+  expect(writer.pendingBytes).toBe(0)
+  disk.sleeps = undefined
+  answer()
+  await writer.close()
 })
