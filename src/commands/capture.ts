@@ -82,7 +82,7 @@ export class Capture {
       onResume: waited => this.onWriter('writer_resumed', { waited_bytes: waited }),
       onMissing: (path, bytes) => this.onMissing(path, bytes),
       onSlowSync: path => this.logger.error({ path }, 'Syncing takes seconds: a power cut would take more than one'),
-      guard: () => this.identity.check()
+      guard: () => this.checkVault()
     })
   }
 
@@ -306,11 +306,20 @@ export class Capture {
 
   private everySecond(): void {
     this.writer.retry()
-    this.identity.check().catch(error => this.writer.refuse(`the vault is gone: ${messageOf(error)}`))
+    this.checkVault().catch(error => this.writer.refuse(messageOf(error)))
     const stepMs = this.clock.adjust()
     if (stepMs === 0) return
     this.logger.warn({ step_ms: Math.round(stepMs) }, 'The wall clock was set')
     this.tellAll('clock_step', { step_ms: Math.round(stepMs) })
+  }
+
+  /** Whoever meets it first says the same. */
+  private async checkVault(): Promise<void> {
+    try {
+      await this.identity.check()
+    } catch (error) {
+      throw new Error(`the vault is gone: ${messageOf(error)}`, { cause: error })
+    }
   }
 
   private onWriter(event: 'writer_paused' | 'writer_resumed', detail: Record<string, unknown>): void {

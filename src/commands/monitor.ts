@@ -111,6 +111,8 @@ class HealthFiles {
   }
 
   private async replaceAll(): Promise<void> {
+    // While the vault does not answer, its disk is not asked: each question would hold a thread.
+    await this.capture.writer.mayOpen().catch(() => undefined)
     await this.vitals.askDisk()
     for (const line of this.capture.lines) {
       try {

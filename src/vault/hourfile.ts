@@ -1,4 +1,4 @@
-import { close, constants, fdatasync, fstat, fsync, mkdir, open, type Stats, write } from 'node:fs'
+import { close, constants, fdatasync, fstat, fsync, mkdir, open, type Stats, stat, write } from 'node:fs'
 import { dirname } from 'node:path'
 
 const FILE_MODE = 0o640
@@ -42,6 +42,7 @@ export class DurableNames {
 export class HourFile {
   readonly path: string
   private readonly fd: number
+  private readonly inode: number
   /** Bytes in the file, as far as this process knows. */
   size: number
   /** Bytes that were written since the last sync. */
@@ -53,13 +54,16 @@ export class HourFile {
   ending = false
   /** It cannot be trusted any more: whoever writes to it leaves it before the next line. */
   isSpoilt = false
+  /** It is to be left before the next line, as it may not be where its name is. */
+  isStray = false
   /** Waits for its turn to be synced. */
   queued = false
 
-  private constructor(path: string, fd: number, size: number, names: DurableNames) {
+  private constructor(path: string, fd: number, { size, ino }: Stats, names: DurableNames) {
     this.path = path
     this.fd = fd
     this.size = size
+    this.inode = ino
     this.names = names
   }
 
@@ -71,7 +75,7 @@ export class HourFile {
     try {
       const found = await stats(fd)
       if (!found.isFile()) throw new Error(`${path} is no regular file`)
-      return new HourFile(path, fd, found.size, names)
+      return new HourFile(path, fd, found, names)
     } catch (error) {
       close(fd, () => undefined)
       throw error
@@ -96,11 +100,17 @@ export class HourFile {
     this.isNamed = true
   }
 
-  /** Whether somebody has removed the file since, or cut it. */
+  /** Whether somebody has removed, moved or cut the file since, or put another into its place. */
   async isDamaged(): Promise<boolean> {
     const { size } = this
-    const found = await stats(this.fd)
-    return found.nlink === 0 || found.size < size
+    try {
+      const found = await call<Stats>(done => stat(this.path, done))
+      return found.ino !== this.inode || found.size < size
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'ENOENT' || code === 'ENOTDIR') return true
+      throw error
+    }
   }
 
   /** Closes it. Rejects as the file system does; it is closed all the same. */

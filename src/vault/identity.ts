@@ -26,6 +26,7 @@ export class VaultIdentity {
   private readonly root: string
   private readonly id: string
   private place: string
+  private checking: Promise<void> | null = null
 
   private constructor(root: string, id: string, place: string) {
     this.root = root
@@ -59,8 +60,18 @@ export class VaultIdentity {
     }
   }
 
-  /** Rejects when the directory is not the vault that was opened: it was removed, or its disk is no longer mounted. */
-  async check(): Promise<void> {
+  /**
+   * Rejects when the directory is not the vault that was opened: it was removed, or its disk is no longer mounted. Never
+   * asked twice at a time: a disk that does not answer must not hold one thread of the process after the other.
+   */
+  check(): Promise<void> {
+    this.checking ??= this.look().finally(() => {
+      this.checking = null
+    })
+    return this.checking
+  }
+
+  private async look(): Promise<void> {
     const place = placeOf(await stat(this.root))
     if (place === this.place) return
     // Mounted again it may be another device.

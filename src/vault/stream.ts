@@ -50,6 +50,7 @@ export class FileStream {
   private fileHour = -1
   /** How long the file of `fileHour` must be at least. */
   private sizeBytes = 0
+  private isTold = false
   lines = 0
   bytes = 0
 
@@ -145,7 +146,8 @@ export class FileStream {
     for (let left = pieces; left > 0; left--) {
       const piece = this.waiting[0]!
       const { file: open } = this
-      const file = open && !open.isSpoilt && piece.hour === this.fileHour ? open : await this.openFor(piece)
+      const isFit = open && !open.isSpoilt && !open.isStray
+      const file = isFit && piece.hour === this.fileHour ? open : await this.openFor(piece)
       // A disk may take half a line: the other half goes first when it takes more.
       while (piece.from < piece.to) {
         const wrote = await file.append(piece.bytes, piece.from, piece.to)
@@ -169,14 +171,21 @@ export class FileStream {
     this.file = file
     this.fileHour = piece.hour
     if (file.size < this.sizeBytes) {
-      this.home.missed(path, this.sizeBytes - file.size)
+      if (!this.isTold) this.home.missed(path, this.sizeBytes - file.size)
       // The first half of a line that is written again from its beginning.
       this.bytes -= piece.from
       this.home.took(piece.from)
       piece.from = 0
     }
     this.sizeBytes = file.size
+    this.isTold = false
     return file
+  }
+
+  /** The file may not be where its name is: the next line looks. `isTold`: that it lacks something is known already. */
+  doubt(isTold: boolean): void {
+    if (this.file !== null) this.file.isStray = true
+    this.isTold ||= isTold
   }
 
   /** The open file; null between files. */

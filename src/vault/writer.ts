@@ -1,4 +1,4 @@
-import { assert, messageOf } from '../core/errors.ts'
+import { messageOf } from '../core/errors.ts'
 import { DurableNames, type HourFile } from './hourfile.ts'
 import { hourPath } from './layout.ts'
 import { FileStream, type StreamHome } from './stream.ts'
@@ -33,10 +33,13 @@ export class VaultWriter implements StreamHome {
   private readonly frames: FileStream[] = []
   private readonly derived: FileStream[] = []
   private pending = 0
+  private wasFull = false
   private pauseReason: string | undefined
   /** The flush under way, and whether another was asked for meanwhile. */
   private flushing: Promise<void> | null = null
   private again = false
+  /** How often the vault was found to be gone: a flush that was under way then does not prove that it is there. */
+  private refusals = 0
   /** Files that wait for a sync. */
   private readonly unsynced: HourFile[] = []
   private syncing: Promise<void> | null = null
@@ -69,7 +72,10 @@ export class VaultWriter implements StreamHome {
 
   /** Whether more waits than may. */
   get isFull(): boolean {
-    return this.pending > this.options.pendingMax
+    const { pendingMax } = this.options
+    // Room for a line is no room for a book: once full, it stays so until half of it is free.
+    this.wasFull = this.pending > (this.wasFull ? pendingMax / 2 : pendingMax)
+    return this.wasFull
   }
 
   /** Whether the disk takes nothing at present. */
@@ -105,6 +111,8 @@ export class VaultWriter implements StreamHome {
 
   /** For the streams. */
   missed(path: string, bytes: number): void {
+    // Who removes one file removes others: that is one loss, however late a quiet stream comes to see it.
+    for (const stream of this.streams.values()) stream.doubt(true)
     this.options.onMissing?.(path, bytes)
   }
 
@@ -139,12 +147,14 @@ export class VaultWriter implements StreamHome {
     do {
       this.again = false
       const waiting = this.pending
+      const { refusals } = this
       try {
         await this.pass()
       } catch (error) {
         this.pause(error)
         return
       }
+      if (this.refusals !== refusals) return
       this.resume(waiting)
     } while (this.again && this.pending > 0)
   }
@@ -164,12 +174,24 @@ export class VaultWriter implements StreamHome {
   retry(): void {
     if (this.atSync !== undefined && ++this.syncSeconds === SYNC_SECONDS_MAX) this.options.onSlowSync?.(this.atSync)
     if (this.flushing !== null) {
-      if (this.answers === this.answersBefore) this.pause('the disk does not answer')
+      if (this.answers === this.answersBefore) this.suspect(this.answers)
       this.answersBefore = this.answers
       return
     }
     this.answersBefore = -1
     if (this.pauseReason !== undefined) this.begin()
+  }
+
+  /**
+   * Pauses unless the answer is there already: a process that was stopped or busy has not listened, and comes to its timers
+   * first.
+   */
+  private suspect(answers: number): void {
+    const judge = () => {
+      if (this.flushing !== null && this.answers === answers) this.pause('the disk does not answer')
+    }
+    // All answers that have come are heard between the two.
+    setImmediate(() => setImmediate(judge))
   }
 
   private pause(error: unknown): void {
@@ -186,11 +208,12 @@ export class VaultWriter implements StreamHome {
 
   /** Writes nothing more into the open files: the vault is not where it was. `retry` finds out when it is there again. */
   refuse(reason: string): void {
-    for (const stream of this.streams.values()) if (stream.current) stream.current.isSpoilt = true
+    for (const stream of this.streams.values()) stream.doubt(false)
+    this.refusals++
     this.pause(reason)
   }
 
-  /** Asks the disk to keep what was written; answers come later. Files that somebody removed are begun anew. */
+  /** Asks the disk to keep what was written; answers come later. Files that somebody removed or moved are begun anew. */
   sync(): void {
     for (const { current } of [...this.frames, ...this.derived])
       if (current !== null && current.unsynced > 0) this.queue(current)
@@ -226,7 +249,21 @@ export class VaultWriter implements StreamHome {
    * Flushes, syncs and closes everything. Rejects with the first refusal of the disk; what was not written then waits still.
    */
   async close(): Promise<void> {
+    // Refusals from before have been told; that of a sync under way is one of this closing.
+    this.syncFailure = undefined
     await this.flushing
+    let failure: unknown
+    do {
+      failure ??= await this.leaveAll()
+      // What an answer of the disk has led to may have been taken meanwhile.
+    } while (failure === undefined && this.pending > 0)
+    if (failure !== undefined) throw failure
+    this.streams.clear()
+    this.frames.length = this.derived.length = 0
+  }
+
+  /** Writes what waits, syncs and closes all files; the first refusal of the disk, if there is one. */
+  private async leaveAll(): Promise<unknown> {
     let failure: unknown
     try {
       await this.pass()
@@ -234,14 +271,9 @@ export class VaultWriter implements StreamHome {
       failure = error
     }
     await this.syncing
-    this.syncFailure = undefined
     for (const stream of this.streams.values()) stream.leave()
     await this.syncing
-    failure ??= this.syncFailure
-    if (failure !== undefined) throw failure
-    assert(this.pending === 0, 'everything is written')
-    this.streams.clear()
-    this.frames.length = this.derived.length = 0
+    return failure ?? this.syncFailure
   }
 }
 
@@ -262,8 +294,8 @@ async function syncFile(file: HourFile): Promise<void> {
   try {
     // After a refusal there is no use in asking again: what it keeps is unknown.
     if (!file.isSpoilt) await file.sync()
-    // Lines written to a file that has lost its name would go nowhere.
-    if (!ending && (await file.isDamaged())) file.isSpoilt = true
+    // Lines written to a file that has lost its name would go nowhere, or where nobody looks.
+    if (!ending && (await file.isDamaged())) file.isStray = true
   } finally {
     if (ending) await file.close()
   }

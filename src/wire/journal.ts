@@ -122,6 +122,8 @@ export class Journal implements Requests {
     for (const open of this.open_.values()) {
       try {
         this.turnOne(open, us, hour)
+        // A book that has missed frames is not left standing as the hour's own.
+        this.resume(open, us)
       } catch (error) {
         // An hour without its state line cannot be rebuilt alone: a new connection begins it.
         this.log('error', 'State of a connection could not be written', { conn: open.name, error: messageOf(error) })
@@ -271,6 +273,8 @@ export class Journal implements Requests {
   tick(): void {
     for (const open of [...this.open_.values()]) {
       if (this.parts.isFull()) return
+      // What the tick of another has led to may have ended this one.
+      if (this.open_.get(open.name) !== open) continue
       const us = this.stamp()
       if (this.skipped.size > 0) this.resume(open, us)
       const frame = this.next(open.name)

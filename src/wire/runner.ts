@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry, { AbortError } from 'p-retry'
 import type { Requests } from '../capture/connection.ts'
+import type { CloseCause } from '../capture/engine.ts'
 import { messageOf } from '../core/errors.ts'
 import type { FeedKind, Instrument } from '../core/instrument.ts'
 import type { Exchange, FetchRequest, InstrumentInfo, Route } from '../exchanges/exchange.ts'
@@ -245,16 +246,25 @@ export class Runner implements Requests {
     } catch (error) {
       this.drop(slot)
       // Half of it may have begun: the next attempt must find nothing open.
-      this.journal.close(slot.name, 'lost', 1006, 'could not begin')
+      this.endLine(slot.name, 'lost', 1006, 'could not begin')
       // No outage that another attempt would end: `keep` takes care of it.
       throw new AbortError(error instanceof Error ? error : messageOf(error))
+    }
+  }
+
+  /** Writes the `close` line. A mistake of ours there must not end the process, nor keep the others from theirs. */
+  private endLine(name: string, cause: CloseCause, code: number, reason: string): void {
+    try {
+      this.journal.close(name, cause, code, reason)
+    } catch (error) {
+      this.log('error', 'A connection could not be closed well', { conn: name, error: messageOf(error) })
     }
   }
 
   private onEnd(slot: Slot, code: number, reason: string): void {
     this.drop(slot)
     this.log('warn', 'Disconnected', { conn: slot.name, code, reason })
-    this.journal.close(slot.name, 'lost', code, reason)
+    this.endLine(slot.name, 'lost', code, reason)
     slot.ended(`${code} ${reason}`)
   }
 
@@ -343,7 +353,7 @@ export class Runner implements Requests {
     if (!slot?.socket || !slot.retiring) return
     slot.socket.leave()
     this.drop(slot)
-    this.journal.close(name, 'replaced', 1000, 'replaced')
+    this.endLine(name, 'replaced', 1000, 'replaced')
     slot.ended('replaced')
   }
 
@@ -362,7 +372,7 @@ export class Runner implements Requests {
       if (!slot.socket) continue
       slot.socket.leave()
       this.drop(slot)
-      this.journal.close(slot.name, 'stopped', 1000, 'stopped')
+      this.endLine(slot.name, 'stopped', 1000, 'stopped')
       slot.ended('stopped')
     }
     this.stopping.abort()

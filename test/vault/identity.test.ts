@@ -80,3 +80,12 @@ it('a vault that goes away is noticed, and known again when it comes back somewh
   await identity.check()
   await identity.check()
 })
+
+it('a disk that does not answer is asked once, however many want to know', async () => {
+  const identity = open()
+  const first = identity.check()
+  expect(identity.check()).toBe(first)
+  await first
+  renameSync(vault, `${vault}-unmounted`)
+  await expect(identity.check()).rejects.toThrow('ENOENT')
+})

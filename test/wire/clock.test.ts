@@ -73,9 +73,11 @@ it.each([
   machine.ahead -= step
   expect(machine.error(clock)).toBeCloseTo(step, 0)
   // Half of the time that passes makes good for the step; meanwhile the clock goes on.
-  const before = clock.now()
-  machine.run(clock, 1)
-  expect(clock.now() - before).toBeGreaterThan(400_000)
+  for (let second = 0; second < 3; second++) {
+    const before = clock.now()
+    machine.run(clock, 1)
+    expect(clock.now() - before).toBeGreaterThan(400_000)
+  }
   machine.run(clock, seconds)
   expect(Math.abs(machine.error(clock))).toBeLessThan(1)
 })

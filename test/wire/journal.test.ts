@@ -196,3 +196,27 @@ describe('binary frames', () => {
     expect(JSON.parse(lines.at(-1)!)).toMatchObject({ unread: true, encoding: 'base64', text: data.toString('base64') })
   })
 })
+
+it('a connection that ends while others are at their tick has none after its end', () => {
+  journal.open('okx-2', 'ws://127.0.0.1/', described(okx, ['ETH-USDT'], 'l2'), ['book', 'trades'], null)
+  requests.hangup = name => journal.close(name, 'lost', 1006, 'cut')
+  journal.hangup('okx-2', 'cut')
+  journal.tick()
+  expect(JSON.parse(lines.at(-1)!)).toMatchObject({ conn: 'okx-2', dir: 'close' })
+  expect(journal.names).toEqual([CONN])
+})
+
+it('an hour does not begin with a book that has missed frames unless that is told at once', () => {
+  const peer = new OkxPeer({ us, sent: requests.sent, in: (_, text) => say(text) }, CONN)
+  peer.answer()
+  peer.image(BIDS, ASKS)
+  isFull = true
+  peer.update([['62008', '1', '1']], [])
+  us += 3_600_000_000
+  // Still full, but another connection writes.
+  journal.open('okx-2', 'ws://127.0.0.1/', described(okx, ['ETH-USDT'], 'l2'), ['book', 'trades'], null)
+  expect(sink.records('l2_updates').at(-1)).toMatchObject({ event_type: 'gap', instId: 'BTC-USDT' })
+  const dirs = lines.slice(-4).map(line => (JSON.parse(line) as { dir: string }).dir)
+  expect(dirs).toContain('skip')
+  expect(dirs.indexOf('state')).toBeLessThan(dirs.indexOf('skip'))
+})

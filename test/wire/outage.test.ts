@@ -113,7 +113,7 @@ describe.each(Object.entries(EXCHANGES))('%s', (_, exchange) => {
   const { connectsPerMinuteMax, connectSpacingMs } = exchange.limits
 
   it('an hour without the exchange: never more attempts than it allows, never two together, never none', async () => {
-    run(exchange, 6)
+    const runner = run(exchange, 6)
     await vi.advanceTimersByTimeAsync(60 * MINUTE_MS)
     const { begunMs } = net
     expect(mostInAMinute(begunMs)).toBeLessThanOrEqual(connectsPerMinuteMax)
@@ -123,6 +123,8 @@ describe.each(Object.entries(EXCHANGES))('%s', (_, exchange) => {
     const late = begunMs.filter(ms => ms > begunMs[0]! + 30 * MINUTE_MS)
     expect(late.length).toBeGreaterThan(6 * 30 - 1)
     expect(late.length).toBeLessThan(6 * 30 * 3 + 6)
+    // An outage is no mistake of ours.
+    expect(runner.restarts).toBe(0)
   })
 
   it.each([
