@@ -101,7 +101,7 @@ export class Playback {
     this.sink = sink
   }
 
-  /** Takes the next line. */
+  /** Takes the next line. Throws `SyntaxError`, with nothing done, when it is no JSON any more. */
   play(line: FrameLine): void {
     if (line.dir === 'open' || line.dir === 'state') return this.begin(line)
     const engine = this.byConnection.get(line.conn)
@@ -134,7 +134,8 @@ export class Playback {
   private playFrame(engine: Engine, line: FrameLine): void {
     const { us, conn, frame, msg } = line
     if (msg !== undefined) {
-      engine.read(conn, msg)
+      // Only what is JSON was stored as `msg`. The message of the parser would hold the frame.
+      if (engine.read(conn, msg) === 'text') throw new SyntaxError('its frame is no JSON any more')
       engine.apply(us, conn, frame)
       return
     }

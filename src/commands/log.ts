@@ -59,7 +59,14 @@ export async function openLog(level: string, directory: string, quietTerminal: b
     logger.error({ error: messageOf(error) }, what)
   }
   const output = new Output(error => complain(error, 'Standard output takes no log lines'))
-  file.on('error', error => complain(error, 'Log file takes no lines'))
+  let isRefused = false
+  file.on('write', () => {
+    isRefused = false
+  })
+  file.on('error', error => {
+    isRefused = true
+    complain(error, 'Log file takes no lines')
+  })
   const out = terminal ? (await import('pino-pretty')).default({ ...pretty, destination: output }) : output
   const writeLine = (line: string) => {
     log.beforeLine()
@@ -70,13 +77,19 @@ export async function openLog(level: string, directory: string, quietTerminal: b
     { level: 'trace', stream: file }
   ])
   const logger = pino({ level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, streams)
-  const log: Log = { logger, beforeLine: () => undefined, end: () => file.flushSync() }
+  // Lines wait only where the disk refused the last ones, and there a flush would try for ever.
+  const end = () => (isRefused ? undefined : file.flushSync())
+  const log: Log = { logger, beforeLine: () => undefined, end }
   return log
 }
 
 /** A line for a terminal: what others said in it shows its control characters, and is not obeyed. */
 function harmless(line: string): string {
-  const clean = (_: string, value: unknown) => (typeof value === 'string' ? printable(value) : value)
+  const clean = (_: string, value: unknown): unknown => {
+    if (typeof value === 'string') return printable(value)
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [printable(key), each]))
+  }
   return `${JSON.stringify(JSON.parse(line), clean)}\n`
 }
 

@@ -233,7 +233,8 @@ export class MetricsServer {
         this.reset()
         // What has no labels stands at 0 from the start; what is unknown is not 0.
         if (labelNames.length === 0) this.remove()
-        for (const [labels, value] of samples()) this.set(labels, value)
+        // Two entries of the configuration may be for one exchange: what has the same labels adds up.
+        for (const [labels, value] of samples()) this.inc(labels, value)
       }
     })
   }

@@ -20,6 +20,8 @@ declare module 'pino-roll' {
     end(): void
     flushSync(): void
     on(event: 'error', listener: (error: Error) => void): this
+    /** Some bytes were written. */
+    on(event: 'write', listener: (bytes: number) => void): this
   }
 
   export default function build(options: RollOptions): Promise<RollStream>

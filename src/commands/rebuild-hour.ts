@@ -25,6 +25,7 @@ export interface HourReport {
 }
 
 const NEWLINE = 10
+const BYTE_ORDER_MARK = Buffer.from('\ufeff')
 /** Damages of one connection's hour that are told. */
 const DAMAGES_MAX = 1000
 /** Lines that may wait for the disk. */
@@ -42,6 +43,8 @@ class Source {
   private chunk: Buffer = Buffer.alloc(0)
   private at = 0
   private readonly rest: Buffer[] = []
+  /** Lines of the file at hand, up to this one. */
+  private lines = 0
   /** What is wrong, and in which file. */
   readonly damaged: string[] = []
 
@@ -66,6 +69,7 @@ class Source {
 
   /** Takes the line that ends there; false when it is wrong and there is nothing yet to put into its place. */
   private take(end: number): boolean {
+    this.lines++
     let line: FrameLine | undefined
     if (this.rest.length > 0) {
       const whole = Buffer.concat([...this.rest, this.chunk.subarray(this.at, end)])
@@ -75,7 +79,11 @@ class Source {
     if (line === undefined) {
       const start = this.chunk.toString('utf8', this.at, Math.min(end, this.at + 100))
       this.at = end + 1
-      return this.miss(`no line of the frames feed: ${JSON.stringify(start)}`)
+      const before = this.last
+      const isMarked = this.miss(`no line of the frames feed: ${JSON.stringify(start)}`)
+      // It had a number of its own: what comes next follows it.
+      if (before !== undefined) this.last = { ...before, frame: before.frame + 1 }
+      return isMarked
     }
     this.at = end + 1
     const before = this.last
@@ -84,20 +92,27 @@ class Source {
     if (before?.conn === line.conn && line.frame !== before.frame + 1 && line.dir !== 'open') {
       this.held = line
       this.last = { ...line, frame: line.frame - 1 }
-      this.miss(`lines are missing before line ${line.frame} of ${line.conn}`)
+      const missing = line.frame - before.frame - 1
+      const what = missing > 0 ? `${missing} missing` : 'out of order'
+      this.miss(`frame ${line.frame} of ${line.conn} follows frame ${before.frame}: ${what}`, Math.max(1, missing))
     }
     return true
   }
 
   /**
-   * Puts a `skip` line in the place of what is missing, so that no book is trusted that has not seen it; false when nothing
-   * was read before, as there is no book then.
+   * Puts a `skip` line in the place of the `count` lines that are missing, so that no book is trusted that has not seen
+   * them; false when nothing was read before, as there is no book then.
    */
-  miss(what: string): boolean {
-    if (this.damaged.length < DAMAGES_MAX) this.damaged.push(`${this.paths[this.next - 1]}: ${what}`)
+  miss(what: string, count = 1): boolean {
+    this.tell(`line ${this.lines}: ${what}`)
     if (this.last === undefined) return false
-    this.head = { ...this.last, dir: 'skip', msg: undefined, text: '{"count":1}' }
+    this.head = { ...this.last, dir: 'skip', msg: undefined, text: JSON.stringify({ count }) }
     return true
+  }
+
+  /** Remembers what is wrong with the file at hand. */
+  private tell(what: string): void {
+    if (this.damaged.length < DAMAGES_MAX) this.damaged.push(`${this.paths[this.next - 1]}: ${what}`)
   }
 
   /** Reads on until there is a line; at the end `head` becomes undefined. */
@@ -111,7 +126,9 @@ class Source {
         this.chunks = undefined
         this.chunk = Buffer.alloc(0)
         this.at = this.rest.length = 0
-        if (this.miss(messageOf(error))) return
+        // The message begins with the path, as `miss` does.
+        const what = messageOf(error).replace(`${this.paths[this.next - 1]} is damaged`, 'what follows is damaged')
+        if (this.miss(what)) return
         continue
       }
       this.chunk = more?.value ?? Buffer.alloc(0)
@@ -124,9 +141,17 @@ class Source {
           this.head = undefined
           return
         }
+        this.lines = 0
         this.chunks = readBytes(path)
-      }
+      } else if (this.lines === 0 && this.rest.length === 0) this.passMark()
     } while (!this.advance())
+  }
+
+  /** Editors put a mark before the first line, which is whole all the same. */
+  private passMark(): void {
+    if (!this.chunk.subarray(0, BYTE_ORDER_MARK.length).equals(BYTE_ORDER_MARK)) return
+    this.at = BYTE_ORDER_MARK.length
+    this.tell('begins with a byte order mark, which was passed over')
   }
 }
 
@@ -174,7 +199,7 @@ export async function rebuildHour(task: HourTask): Promise<HourReport> {
     } catch (error) {
       // The text of a line that is no JSON any more; everything else is a mistake of ours.
       if (!(error instanceof SyntaxError)) throw error
-      if (first.miss(`line ${first.head!.frame} of ${first.head!.conn} is broken: ${error.message}`)) continue
+      if (first.miss(`frame ${first.head!.frame} of ${first.head!.conn} is broken: ${error.message}`)) continue
     }
     frames++
     if (writer.pendingBytes > PENDING_BYTES_MAX) await writer.drain()

@@ -74,7 +74,8 @@ async function rebuild(options: Options): Promise<void> {
   const mess = [...damaged, ...unused]
   if (mess.length === 0) return
   const more = mess.length > DAMAGES_SHOWN ? [`and ${mess.length - DAMAGES_SHOWN} more; --json names all`] : []
-  throw new L3capError('VAULT_DAMAGED', [...mess.slice(0, DAMAGES_SHOWN), ...more].join('\n'))
+  const result = `everything else was rebuilt into ${out}; a gap stands where a book missed lines`
+  throw new L3capError('VAULT_DAMAGED', [...mess.slice(0, DAMAGES_SHOWN), ...more, result].join('\n'))
 }
 
 function planTasks(

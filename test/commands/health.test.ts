@@ -68,6 +68,8 @@ const HEALTH = z.strictObject({
 })
 
 const WAIT = { timeout: 25_000, interval: 50 }
+/** The files are replaced every 5 s: here they are sooner. */
+const HASTY = new URL('../helpers/hasty.js', import.meta.url).href
 let folder: string
 let vault: string
 let path: string
@@ -98,7 +100,9 @@ beforeAll(async () => {
   mkdirSync(join(path, 'in-the-way'), { recursive: true, mode: 0o750 })
   const where = ['--ws-url', simulator.wsUrl, '--rest-url', simulator.restUrl, '--vault', vault]
   const what = ['--exchange', 'bitfinex', '--symbol', 'BTCUSD', '--cadence', '500ms', '--log-dir', join(folder, 'logs')]
-  child = spawn(process.execPath, ['bin/l3cap.js', 'run', ...what, ...where], { stdio: ['ignore', 'pipe', 'inherit'] })
+  child = spawn(process.execPath, ['--import', HASTY, 'bin/l3cap.js', 'run', ...what, ...where], {
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
   child.stdout!.setEncoding('utf8').on('data', (text: string) => {
     log += text
   })

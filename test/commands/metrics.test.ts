@@ -5,6 +5,8 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import type { Health } from '../../src/commands/health.ts'
+import { MetricsServer } from '../../src/commands/metrics.ts'
 import { readRunConfig } from '../../src/config/run.ts'
 import { L3capError } from '../../src/core/errors.ts'
 import { type Simulator, startSimulator } from '../../src/simulator/simulator.ts'
@@ -49,7 +51,7 @@ function parse(text: string): Map<string, number> {
   const lines = text.split('\n').filter(line => line !== '' && !line.startsWith('# '))
   return new Map(
     lines.map(line => {
-      const match = /^([a-z0-9_]+(?:\{[^{}]*\})?) (-?[\d.e+-]+|NaN|\+Inf)$/.exec(line)
+      const match = /^([a-z0-9_]+(?:\{[^{}]*\})?) (-?[\d.e+-]+|Na[Nn]|\+Inf)$/.exec(line)
       if (!match) throw new Error(`no sample: ${line}`)
       return [match[1]!, Number(match[2])]
     })
@@ -121,6 +123,36 @@ it('serves what the capture knows, and ends with it', async () => {
   expect(await exited).toBe(0)
   await expect(fetch(`${url}/health`)).rejects.toThrow()
 }, 40_000)
+
+it('adds up what two entries of the configuration tell of one exchange', async () => {
+  const entry = (connections: number, frames: number): Partial<Health> => ({
+    exchange: 'binance',
+    connections: Array.from({ length: connections }, (_, at) => ({
+      name: `binance-${at}`,
+      since_utc: '2026-01-01T00:00:00.000Z',
+      last_frame_utc: null,
+      frames: 0
+    })),
+    frames_in: frames,
+    frames_dropped: 0,
+    writer: { paused: false, reason: null, pending_bytes: 0, pending_bytes_max: 0 },
+    event_loop_delay_ms: null,
+    disk_free_bytes: null,
+    instruments: []
+  })
+  const server = await MetricsServer.listen({ host: '127.0.0.1', port: 0 })
+  try {
+    server.attach({ all: () => [entry(1, 10), entry(2, 20)] as Health[] })
+    for (let again = 0; again < 2; again++) {
+      const samples = parse(await (await fetch(`${server.url}/metrics`)).text())
+      expect(samples.get('l3cap_connections{exchange="binance"}')).toBe(3)
+      expect(samples.get('l3cap_frames_total{exchange="binance"}')).toBe(30)
+      expect(samples.has('l3cap_disk_free_bytes')).toBe(false)
+    }
+  } finally {
+    server.close()
+  }
+})
 
 it.skipIf(process.platform !== 'linux')('listens on nothing unless told', async () => {
   const [child] = await started('silent', /"Connected"/)
