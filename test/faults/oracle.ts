@@ -280,7 +280,39 @@ class Judge {
     for (const name of foldersIn(join(root, 'status'))) this.judgeStatus(name, sessions)
     for (const feed of foldersIn(root)) {
       if (feed === 'frames' || feed === 'status' || /^l[23]_(spot|perps|futures|options)$/.test(feed)) continue
-      for (const name of foldersIn(join(root, feed))) this.files.read(exchange, feed, name)
+      for (const name of foldersIn(join(root, feed))) {
+        const records = this.files.read(exchange, feed, name)
+        if (feed === 'trades') this.judgeTrades(records)
+      }
+    }
+    for (const name of foldersIn(join(root, 'status'))) this.judgeFlags(name, shots)
+  }
+
+  /** A trade stands once, whatever the exchange repeats to a connection or to a life that follows. */
+  private judgeTrades(records: readonly Shot[]): void {
+    const places = new Map<unknown, string>()
+    for (const { row, place } of records) {
+      const before = places.get(row.trade_id)
+      if (before !== undefined) this.report.find(`${place}: trade ${row.trade_id} stands at ${before} already`)
+      places.set(row.trade_id, place)
+    }
+  }
+
+  /** Each gap of a book has its flagged snapshot, unless a death may have taken one of the two. */
+  private judgeFlags(name: string, shots: ReadonlyMap<string, Shot[]>): void {
+    const { exchange } = this.source
+    const dead = [...this.lives.values()].filter(({ end }) => end === 'killed' || end === 'power')
+    for (const { row, place } of hourFiles(this.vault, exchange, 'status', name).flatMap(path => wholeRows(path))) {
+      if (row.event !== 'gap' || (row.detail as Row).channel !== undefined) continue
+      const us = Number(row.recv_us)
+      const isYoung = dead.some(life => {
+        const endUs = (life.endedMs + (life.clockShiftMs ?? 0)) * 1000
+        const max = life.lossMsMax ?? LOSS_MS_MAX[life.end as 'killed' | 'power']
+        return us >= endUs - max * 1000 && us <= endUs + 100_000
+      })
+      const flags = (shots.get(String(row.instId)) ?? []).filter(shot => shot.row.gap_detected === true)
+      const isFlagged = flags.some(shot => Math.abs(Number(shot.row.recv_us) - us) <= 2000)
+      if (!isYoung && !isFlagged) this.report.find(`${place}: a gap without its flagged snapshot`)
     }
   }
 
@@ -451,6 +483,14 @@ function agreement(session: Session, connection: SentConnection): number {
     if (line.dir === 'in' && sent[place++]?.text !== line.text) return place
   }
   return Number.POSITIVE_INFINITY
+}
+
+function wholeRows(path: string): Shot[] {
+  const text = readFileSync(path, 'utf8').split('\n')
+  return text.flatMap((line, at) => {
+    const row = parse(line)
+    return row === undefined ? [] : [{ row, place: `${path}:${at + 1}` }]
+  })
 }
 
 type Top = [price: string, size: string, orders: string | null][] | null
@@ -697,7 +737,19 @@ export function compareRebuild(vault: string, rebuilt: string, lives: readonly L
   const findings: string[] = []
   const again = derivedPaths(rebuilt)
   const held = derivedPaths(vault)
-  for (const path of held.keys()) if (!again.has(path)) findings.push(`${path}: a rebuild does not make it`)
+  for (const [path, files] of held) {
+    if (again.has(path)) continue
+    // A power cut may have kept records and taken all their frames.
+    const isOrphan = (line: string) => {
+      const ms = Number(parse(line)?.recv_us) / 1000
+      return lives.some(
+        ({ end, startedMs, endedMs, clockShiftMs = 0 }) =>
+          end === 'power' && ms - clockShiftMs >= startedMs && ms - clockShiftMs <= endedMs
+      )
+    }
+    const strange = wholeLines(files).find(line => !isOrphan(line))
+    if (strange !== undefined) findings.push(`${path}: a rebuild does not make it, nor ${strange}`)
+  }
   const dead = lives.filter(({ end }) => end === 'killed' || end === 'power')
   const isPower = dead.some(({ end }) => end === 'power')
   for (const [path, made] of again) {

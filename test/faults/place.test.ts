@@ -53,7 +53,9 @@ async function whileAway(running: Running, leave: () => void, comeBack: () => vo
   expect(events('writer_resumed')).toHaveLength(1)
 }
 
-test('a vault that is renamed pauses the capture and nothing is lost when it is back', async () => {
+test('a vault that is renamed pauses the capture and nothing is lost when it is back', {
+  timeout: 60_000
+}, async () => {
   stage = await Stage.open({ seed: 11, kind: 'place' })
   const away = `${stage.vault}-away`
   await whileAway(
@@ -63,31 +65,35 @@ test('a vault that is renamed pauses the capture and nothing is lost when it is 
   )
 })
 
-test.skipIf(!canMount)('a vault whose disk is unmounted is not written into the bare mount point', async () => {
-  stage = await Stage.open({ seed: 12, kind: 'place' })
-  const disk = join(stage.folder, 'disk')
-  mkdirSync(disk)
-  mkdirSync(stage.vault)
-  const mount = () => {
-    execFileSync('mount', ['--bind', disk, stage.vault])
-    mounts.push(stage.vault)
+test.skipIf(!canMount)(
+  'a vault whose disk is unmounted is not written into the bare mount point',
+  { timeout: 60_000 },
+  async () => {
+    stage = await Stage.open({ seed: 12, kind: 'place' })
+    const disk = join(stage.folder, 'disk')
+    mkdirSync(disk)
+    mkdirSync(stage.vault)
+    const mount = () => {
+      execFileSync('mount', ['--bind', disk, stage.vault])
+      mounts.push(stage.vault)
+    }
+    const unmount = () => execFileSync('umount', ['-l', mounts.pop()!])
+    mount()
+    await whileAway(stage.start(), unmount, mount)
+    // And at a start: there was a vault here.
+    unmount()
+    const refused = stage.start()
+    expect(await refused.exit()).toBe(1)
+    expect(refused.output).toMatch(/Is its disk mounted\?/)
+    expect(readdirSync(stage.vault)).toEqual([])
+    mount()
+    const again = stage.start()
+    await again.heard()
+    expect(await again.stop()).toBe(0)
   }
-  const unmount = () => execFileSync('umount', ['-l', mounts.pop()!])
-  mount()
-  await whileAway(stage.start(), unmount, mount)
-  // And at a start: there was a vault here.
-  unmount()
-  const refused = stage.start()
-  expect(await refused.exit()).toBe(1)
-  expect(refused.output).toMatch(/Is its disk mounted\?/)
-  expect(readdirSync(stage.vault)).toEqual([])
-  mount()
-  const again = stage.start()
-  await again.heard()
-  expect(await again.stop()).toBe(0)
-})
+)
 
-test('a vault that is removed is not begun anew but by --create', async () => {
+test('a vault that is removed is not begun anew but by --create', { timeout: 60_000 }, async () => {
   stage = await Stage.open({ seed: 13, kind: 'place' })
   const running = stage.start()
   await running.heard()
@@ -108,7 +114,9 @@ test('a vault that is removed is not begun anew but by --create', async () => {
   expect(events('started')).toHaveLength(1)
 })
 
-test('hour files that are removed are begun anew, with new connections and whole books', async () => {
+test('hour files that are removed are begun anew, with new connections and whole books', {
+  timeout: 60_000
+}, async () => {
   stage = await Stage.open({ seed: 14, kind: 'place' })
   const running = stage.start()
   await running.heard(300)
