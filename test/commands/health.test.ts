@@ -119,6 +119,7 @@ it('the health file tells what becomes of a book: live, broken, live again, stop
   expect(existsSync(`${path}.tmp`)).toBe(false)
   rmSync(path, { recursive: true })
   writeFileSync(path, '{"time_utc":', { mode: 0o600 })
+  await vi.waitFor(() => expect(health().instruments[0]!.last_snapshot_utc).not.toBeNull(), WAIT)
   const live = await until('live')
   expect(live.pid).toBe(child.pid)
   expect(live.connections.map(({ name }) => name)).toEqual(['bitfinex-1'])

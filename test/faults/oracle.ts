@@ -369,7 +369,8 @@ class Judge {
         const us = Number(row.recv_us)
         const session = sessions.findLast(each => each.conn === row.conn && each.lines[0]!.us <= us)
         const last = session?.lines.at(-1)?.frame ?? 0
-        const life = this.lifeAt(us) ?? (session && this.lives.get(session.life))
+        const own = session && this.lives.get(session.life)
+        const life = own && isWithin(own, us) ? own : (this.lifeAt(us) ?? own)
         if (session === undefined || Number(row.frame) > last || session.life !== life?.number) {
           // A power cut may keep a record and take its frame, and all others of its life.
           if (life?.end === 'power') this.report.figures.orphans++
@@ -392,10 +393,7 @@ class Judge {
 
   /** The life that wrote at a moment of its own clock. */
   private lifeAt(us: number): Life | undefined {
-    return [...this.lives.values()].findLast(({ startedMs, endedMs, clockShiftMs = 0 }) => {
-      const ms = us / 1000 - clockShiftMs
-      return ms >= startedMs && !(ms > endedMs)
-    })
+    return [...this.lives.values()].findLast(life => isWithin(life, us))
   }
 
   private judgePair(one: { session: Session; shot: Shot }, two: { session: Session; shot: Shot }): void {
@@ -466,6 +464,12 @@ class Judge {
         this.report.find(`${exchange} ${name}: life ${life} has no stopped in its status`)
     }
   }
+}
+
+/** Whether a life had begun and not ended at a moment of its own clock. */
+function isWithin({ startedMs, endedMs, clockShiftMs = 0 }: Life, us: number): boolean {
+  const ms = us / 1000 - clockShiftMs
+  return ms >= startedMs && !(ms > endedMs)
 }
 
 function readLine(row: Row, line: string): Line {

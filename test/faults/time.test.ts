@@ -172,7 +172,7 @@ const beforeHour = (ms: number) => HOUR - (Date.now() % HOUR) - ms
 
 describe('a wall clock that is set', () => {
   test('forward and back by a second and by an hour, and a start behind it', { timeout: 120_000 }, async () => {
-    let shift = beforeHour(2500)
+    let shift = beforeHour(6000)
     const first = new Captured(shift)
     await until(() => new Set(linesOf('l3_spot', SYMBOLS[0]!).map(({ path }) => path)).size === 2, 'the next hour')
     const told: number[] = []
