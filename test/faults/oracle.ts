@@ -369,8 +369,8 @@ class Judge {
         const us = Number(row.recv_us)
         const session = sessions.findLast(each => each.conn === row.conn && each.lines[0]!.us <= us)
         const last = session?.lines.at(-1)?.frame ?? 0
-        const own = session && this.lives.get(session.life)
-        const life = own && isWithin(own, us) ? own : (this.lifeAt(us) ?? own)
+        const writer = session && this.lives.get(session.life)
+        const life = writer && isWithin(writer, us) ? writer : (this.lifeAt(us) ?? writer)
         if (session === undefined || Number(row.frame) > last || session.life !== life?.number) {
           // A power cut may keep a record and take its frame, and all others of its life.
           if (life?.end === 'power') this.report.figures.orphans++
