@@ -10,6 +10,9 @@ import { HOUR_US, hourOf, usText } from '../core/time.ts'
 import type { Exchange, FetchRequest, InstrumentInfo } from '../exchanges/exchange.ts'
 
 const LONG_FRAME = 256
+/** Ticks make lines every two seconds at least. */
+const LEAP_US_MIN = 5_000_000
+const LISTEN_US = 2_000_000
 /** Shorter texts cannot be told from ordinary words. */
 const SECRET_CHARS_MIN = 8
 
@@ -54,6 +57,9 @@ export class Journal implements Requests {
   private readonly queue: (() => void)[] = []
   private readonly skipped = new Map<string, { from: number; count: number }>()
   private hourEndUs = 0
+  /** The moment of the last line. */
+  private stampedUs = 0
+  private listenUntilUs = 0
   private draining = false
   framesIn = 0
   /** Frames and answers that there was no room for. */
@@ -111,6 +117,13 @@ export class Journal implements Requests {
   private stamp(): number {
     const us = this.parts.now()
     if (us >= this.hourEndUs) this.turn(us)
+    return this.note(us)
+  }
+
+  /** Sees whether time has leapt since the last line. */
+  private note(us: number): number {
+    if (this.stampedUs !== 0 && us - this.stampedUs > LEAP_US_MIN) this.listenUntilUs = us + LISTEN_US
+    this.stampedUs = us
     return us
   }
 
@@ -271,6 +284,8 @@ export class Journal implements Requests {
 
   /** `tick`: snapshots are due on every open connection. */
   tick(): void {
+    // The clock was set, or the process stood still: what waits in the sockets is heard before silence is judged.
+    if (this.note(this.parts.now()) < this.listenUntilUs) return
     for (const open of [...this.open_.values()]) {
       if (this.parts.isFull()) return
       // What the tick of another has led to may have ended this one.
