@@ -7,6 +7,9 @@ import { makeTruth } from './truth.ts'
 /** What a life lost may be this old at its death, in milliseconds: after kill -9, and after a power cut. */
 export const LOSS_MS_MAX = { killed: 1000, power: 3000 } as const
 const FINDINGS_MAX = 40
+/** What an exchange says to a connection before it is asked for anything, and how old that may be when a life ends. */
+const GREETING_FRAMES_MAX = 1
+const GREETING_MS_MAX = 2000
 /** Exchanges that number their updates: what is lost shows with the next frame, and no book may hide it. */
 const NUMBERED: readonly string[] = ['bitfinex', 'okx', 'coinbase', 'binance', 'huobi']
 
@@ -220,6 +223,9 @@ function judgeLoss(
   const first = lost[0]
   if (first === undefined || life === undefined || life.end === 'running') return
   if (life.end === 'clean') {
+    // A connection that was still being opened when the life was told to stop: what greets it is heard by nobody.
+    const isGreeting = from === 0 && lost.length <= GREETING_FRAMES_MAX && life.endedMs - first.atMs < GREETING_MS_MAX
+    if (isGreeting) return
     report.find(`${about}: ${lost.length} frames of a life that stopped cleanly are nowhere, first ${first.text}`)
     return
   }
