@@ -4,6 +4,7 @@ import { relative } from 'node:path'
 import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
+import { printable } from '../core/printable.ts'
 import { isoMs } from '../core/time.ts'
 import { type FoundHealth, readHealthFiles } from '../vault/health.ts'
 import { type Health, type InstrumentHealth, lifeProblem, parseHealth, problemsOf, secondsText } from './health.ts'
@@ -58,7 +59,7 @@ export function statusCommand(): Command {
         throw new L3capError('USAGE', `there is no vault at ${vault}`)
       const status = judge(vault, await readHealthFiles(vault), exchange, symbol, Date.now())
       process.stdout.write(json ? `${JSON.stringify(status)}\n` : describe(status))
-      if (!status.live) throw new L3capError('NOT_LIVE', plain(complaints(status).join('\n')))
+      if (!status.live) throw new L3capError('NOT_LIVE', printable(complaints(status).join('\n')))
     })
 }
 
@@ -129,16 +130,10 @@ function complaints({ problems, processes }: VaultStatus): string[] {
   return [...problems, ...named]
 }
 
-/** Text that may have come from anywhere, without what a terminal would obey. Line breaks are ours. */
-function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is meant
-  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '?')
-}
-
 function describe(status: VaultStatus): string {
   const blocks = status.processes.map(describeProcess)
   const verdict = status.live ? 'everything is live' : 'NOT everything is live'
-  return plain([...blocks, ...status.problems, `${status.vault} at ${status.at}: ${verdict}`, ''].join('\n'))
+  return printable([...blocks, ...status.problems, `${status.vault} at ${status.at}: ${verdict}`, ''].join('\n'))
 }
 
 /** A line cannot be made to look like two. */

@@ -169,7 +169,7 @@ describe('status', () => {
     const reason = 'a\u001b]0;b\u0007c\u009bd\ne'
     put(health({ writer: { ...writer, reason } }))
     const { stdout, stderr } = await status()
-    expect(stdout).toContain('a?]0;b?c?d?e')
+    expect(stdout).toContain('a\\u001b]0;b\\u0007c\\u009bd?e')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is meant
     expect(stdout + stderr).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
   })
