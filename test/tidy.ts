@@ -21,6 +21,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   vault: ['core'],
   wire: ['core', 'exchanges', 'capture'],
   config: ['core', 'exchanges'],
+  quality: ['core', 'book'],
+  replay: ['core', 'book', 'vault'],
   simulator: ['core']
 }
 /** They wire the parts together, so they may import everything. */

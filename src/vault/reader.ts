@@ -6,6 +6,8 @@ import { L3capError, messageOf } from '../core/errors.ts'
 /** `onTail` is told the text after the last line end, once, when there is any. */
 export interface ReadOptions {
   readonly onTail?: (tail: string) => void
+  /** Where to begin, in bytes: a line start. Plain files only. */
+  readonly start?: number
 }
 
 const CHUNK_BYTES = 1024 * 1024
@@ -19,7 +21,7 @@ const NEWLINE = 10
 const NO_WAIT = constants.O_NONBLOCK ?? 0
 
 /** Opens a regular file for reading. Throws for anything else, a pipe or a device too, and never waits. */
-function openRegular(path: string): number {
+export function openRegular(path: string): number {
   const file = openSync(path, constants.O_RDONLY | NO_WAIT)
   try {
     if (!fstatSync(file).isFile()) throw new Error('it is no regular file')
@@ -41,18 +43,19 @@ export function readSmall(path: string): string {
 }
 
 /**
- * The bytes of a plain or (by its name) gzip file, in chunks of at most 1 MiB. All members of a gzip file are read.
+ * The bytes of a plain or (by its name) gzip file, in chunks of at most 1 MiB, from `start` on (plain files only). All
+ * members of a gzip file are read.
  * @throws {L3capError} `VAULT_DAMAGED` when the gzip data is empty, cut off, broken or followed by something else; `VAULT`
  * when the file cannot be read or is no regular file
  */
-export async function* readBytes(path: string): AsyncGenerator<Buffer> {
+export async function* readBytes(path: string, start = 0): AsyncGenerator<Buffer> {
   let file: number
   try {
     file = openRegular(path)
   } catch (error) {
     throw new L3capError('VAULT', `cannot read ${path}: ${messageOf(error)}`, { cause: error })
   }
-  const source = createReadStream(path, { fd: file, highWaterMark: CHUNK_BYTES })
+  const source = createReadStream(path, { fd: file, highWaterMark: CHUNK_BYTES, start })
   if (!path.endsWith('.gz') && !path.endsWith('.gz.tmp')) {
     try {
       for await (const chunk of source) yield chunk as Buffer
@@ -86,7 +89,7 @@ export async function* readBytes(path: string): AsyncGenerator<Buffer> {
 export async function* readLines(path: string, options: ReadOptions = {}): AsyncGenerator<string[]> {
   let rest: Buffer[] = []
   let restBytes = 0
-  for await (const chunk of readBytes(path)) {
+  for await (const chunk of readBytes(path, options.start)) {
     // Only whole lines are decoded: a border between chunks may cut a character in two.
     const end = chunk.lastIndexOf(NEWLINE)
     if (end >= 0) {
