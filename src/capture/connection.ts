@@ -12,6 +12,9 @@ import type {
 import { BookKeeper, type Home, type KeeperState } from './keeper.ts'
 import type { EngineConfig, Subject } from './subject.ts'
 
+/** Frames of any channel are missing then, and nothing tells which. */
+const UNREAD: readonly string[] = ['overload', 'damaged']
+
 /** What the engine asks of the world. Live, the wire does it; in a rebuild nobody does, as it has been done. */
 export interface Requests {
   /** `recorded` is what the frames feed shows of it. */
@@ -192,7 +195,7 @@ export class Connection implements Host, Home {
       const { level } = keeper.instrument
       const proof = this.exchange.proof[level]
       if (proof?.sequence === 'none' && !proof.checksum) keeper.lose(reason, null, count)
-      if (reason === 'overload' && this.feeds.includes('trades'))
+      if (UNREAD.includes(reason) && this.feeds.includes('trades'))
         keeper.status('gap', { channel: 'trades', cause: reason, expected: null, received: count })
     }
   }

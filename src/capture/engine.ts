@@ -125,12 +125,12 @@ export class Engine {
     connection.tick()
   }
 
-  /** `skip`: frames that came could not be kept. */
-  skip(us: number, name: string, frame: number, count: number): void {
+  /** `skip`: frames that came could not be kept; or, when a damaged vault is rebuilt, they were and cannot be read. */
+  skip(us: number, name: string, frame: number, count: number, reason: 'overload' | 'damaged' = 'overload'): void {
     const connection = this.connection(name)
     connection.at(us, frame)
-    connection.loseAll('overload', null, count, true)
-    connection.lostFrames('overload', count)
+    connection.loseAll(reason, null, count, true)
+    connection.lostFrames(reason, count)
   }
 
   /** `close`: the connection has ended. */

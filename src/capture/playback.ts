@@ -127,7 +127,7 @@ export class Playback {
         return engine.fetched(us, conn, frame, String(id), { status: Number(status), value })
       }
       case 'skip':
-        return engine.skip(us, conn, frame, Number(this.parts(line).count))
+        return this.skip(engine, line)
     }
   }
 
@@ -143,6 +143,11 @@ export class Playback {
     if (parts.unread === true) return engine.unreadable(us, conn, frame, 'kept unread')
     engine.read(conn, String(parts.text))
     engine.apply(us, conn, frame)
+  }
+
+  private skip(engine: Engine, line: FrameLine): void {
+    const { count, reason } = this.parts(line)
+    engine.skip(line.us, line.conn, line.frame, Number(count), reason === 'damaged' ? 'damaged' : 'overload')
   }
 
   private begin(line: FrameLine): void {

@@ -106,7 +106,7 @@ class Source {
   miss(what: string, count = 1): boolean {
     this.tell(`line ${this.lines}: ${what}`)
     if (this.last === undefined) return false
-    this.head = { ...this.last, dir: 'skip', msg: undefined, text: JSON.stringify({ count }) }
+    this.head = { ...this.last, dir: 'skip', msg: undefined, text: JSON.stringify({ count, reason: 'damaged' }) }
     return true
   }
 

@@ -611,7 +611,7 @@ class BitstampSession implements Session {
     book.held = { list: [], ms: 0 }
     this.audits.cancel(index)
     // Nobody knows how many events were not kept.
-    if (reason === 'overload') book.last = null
+    if (reason === 'overload' || reason === 'damaged') book.last = null
     if (this.subscriptions.find(index, 'book')?.stage === 'live') this.images.renew(index, reason)
   }
 

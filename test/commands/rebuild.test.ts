@@ -96,6 +96,7 @@ it.each(DAMAGES)('goes on past %s, names it, and trusts no book behind it', asyn
   expect(is[gap]!.frame).toBeGreaterThanOrEqual(place)
   expect(is[gap]!.frame).toBeLessThan(place + 4)
   expect(is).toHaveLength(gap + 1)
+  expect(is[gap]!.metadata).toMatchObject({ reason: 'damaged' })
   const shots = recordsOf(out, 'bitfinex', 'l3_spot', 'BTCUSD')
   expect(shots.at(-1)).toMatchObject({ gap_detected: true })
 })
