@@ -23,7 +23,8 @@ const MAY_IMPORT: Record<string, string[]> = {
   config: ['core', 'exchanges'],
   quality: ['core', 'book'],
   replay: ['core', 'book', 'vault'],
-  simulator: ['core']
+  simulator: ['core'],
+  'l3cap.ts': ['core', 'book', 'replay']
 }
 /** They wire the parts together, so they may import everything. */
 const TOP = ['commands', 'cli.ts']
