@@ -104,6 +104,11 @@ export function healthPath(vault: string, exchange: string, connection: string):
   return join(vault, 'meta', exchange, 'health', `${folderName(connection)}.json`)
 }
 
+/** `<vault>/meta/<exchange>/coverage/<folder>/<YYYY-MM-DD>.json`: what `check` found covered of a closed day. */
+export function coveragePath(vault: string, exchange: string, name: string, date: string): string {
+  return join(vault, 'meta', exchange, 'coverage', folderName(name), `${date}.json`)
+}
+
 /** `<vault>/meta/<exchange>/locks/<folder>.lock`: the lock of an instrument or a connection. */
 export function lockPath(vault: string, exchange: string, name: string): string {
   return join(vault, 'meta', exchange, 'locks', `${folderName(name)}.lock`)
