@@ -4,11 +4,13 @@
 export interface Environment {
   /** `L3CAP_VAULT` */
   readonly vault: string | undefined
+  /** `NO_COLOR`, with any value: terminals get no colours. */
+  readonly noColor: boolean
 }
 
 /** Reads the environment as it is now. */
 export function environment(): Environment {
-  return { vault: process.env.L3CAP_VAULT || undefined }
+  return { vault: process.env.L3CAP_VAULT || undefined, noColor: Boolean(process.env.NO_COLOR) }
 }
 
 /** The values of these variables, all of them or null. Credentials come from nowhere else and are written nowhere. */
