@@ -6,7 +6,11 @@ import { printable } from './core/printable.ts'
 const COMMANDS: Record<string, () => Promise<Command>> = {
   run: async () => (await import('./commands/run.ts')).runCommand(),
   status: async () => (await import('./commands/status.ts')).statusCommand(),
+  check: async () => (await import('./commands/check.ts')).checkCommand(),
+  coverage: async () => (await import('./commands/coverage.ts')).coverageCommand(),
   retention: async () => (await import('./commands/retention.ts')).retentionCommand(),
+  book: async () => (await import('./commands/book.ts')).bookCommand(),
+  replay: async () => (await import('./commands/replay.ts')).replayCommand(),
   rebuild: async () => (await import('./commands/rebuild.ts')).rebuildCommand(),
   repair: async () => (await import('./commands/repair.ts')).repairCommand(),
   instruments: async () => (await import('./commands/instruments.ts')).instrumentsCommand(),

@@ -1,16 +1,22 @@
-/** `l3cap repair`: mends half-written tails of hour files that no process writes. */
+/** `l3cap repair`: mends half-written tails in place, and everything that frames can mend in another vault. */
 import { existsSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
 import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
-import { narrowFilter } from '../vault/layout.ts'
+import { printable } from '../core/printable.ts'
+import { type HourFilter, narrowFilter } from '../vault/layout.ts'
 import { type RepairReport, repairVault } from '../vault/repair.ts'
+import { runCheck } from './check-run.ts'
+import { type MendReport, mendVault } from './mend.ts'
 import { collect } from './options.ts'
 
 interface Options {
   readonly vault: string
   readonly exchange: readonly string[]
   readonly symbol: readonly string[]
+  readonly out?: string
   readonly dryRun: boolean
   readonly json: boolean
 }
@@ -18,10 +24,12 @@ interface Options {
 /** The command, ready to be added to a program. Its action throws `L3capError`: `USAGE`, `VAULT`, `LOCKED`. */
 export function repairCommand(): Command {
   return new Command('repair')
-    .summary('mend half-written tails in a vault that no process writes')
+    .summary('mend half-written tails in a vault that no process writes; with --out, what frames can mend')
     .description(
       'Moves what a crash left behind the last whole line of an hour file to <HH>.jsonl.torn. Whole lines are never ' +
-        'touched. Instruments that a running process writes are left alone and reported (exit 3).'
+        'touched. Instruments that a running process writes are left alone and reported (exit 3). With --out it changes ' +
+        'nothing, but writes another vault: derived files that `check --deep` finds errors in are made again from the ' +
+        'frames, everything else is taken over byte for byte (exit 1 when errors remain).'
     )
     .option('--vault <dir>', 'vault directory (environment: L3CAP_VAULT)', defaultVault())
     .addOption(
@@ -32,17 +40,39 @@ export function repairCommand(): Command {
         .argParser(collect)
         .default([], 'all')
     )
+    .option('--out <dir>', 'write a mended vault there and leave this one as it is (default: mend in place)')
     .option('--dry-run', 'say what would be done and change nothing', false)
     .option('--json', 'print the report as JSON', false)
-    .action((options: Options) => {
-      if (!existsSync(options.vault)) throw new L3capError('VAULT', `there is no vault at ${options.vault}`)
-      const { filter, mistakes } = narrowFilter(options.vault, options.exchange, options.symbol)
+    .action(async (options: Options) => {
+      const { vault, out, dryRun } = options
+      if (!existsSync(vault)) throw new L3capError('VAULT', `there is no vault at ${vault}`)
+      const { filter, mistakes } = narrowFilter(vault, options.exchange, options.symbol)
+      if (out !== undefined && dryRun) mistakes.push('--dry-run: with --out nothing is changed; see `check --deep`')
+      if (out !== undefined && existsSync(join(out, 'raw'))) mistakes.push(`--out: ${out} holds feeds already`)
       if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
-      const { vault, dryRun } = options
+      if (out !== undefined) return mend(options, out, filter)
       const report = repairVault(vault, filter, { dryRun, nowMs: Date.now(), command: 'l3cap repair' })
       process.stdout.write(options.json ? `${JSON.stringify({ vault, ...report })}\n` : describe(report))
       complain(report)
     })
+}
+
+async function mend({ vault, exchange, symbol, json }: Options, out: string, filter: HourFilter): Promise<void> {
+  const names = symbol.length > 0 ? [filter.name ?? []].flat() : []
+  const jobs = availableParallelism()
+  // Of the frames all are needed: which of them an instrument has is not in their names.
+  const asked = { vault, exchanges: exchange, names, deep: true, jobs, nowMs: Date.now() }
+  const report = await mendVault(vault, out, filter, (await runCheck(asked)).findings)
+  process.stdout.write(json ? `${JSON.stringify(report)}\n` : describeMend(report))
+  const kept = report.kept.map(({ file, why }) => `${file}: ${why}`)
+  if (kept.length > 0)
+    throw new L3capError('FINDINGS', printable([`${kept.length} files keep their errors:`, ...kept].join('\n')))
+}
+
+function describeMend({ vault, out, copied, mended }: MendReport): string {
+  const lines = mended.map(file => `made again from the frames: ${file}`)
+  const total = `${vault} to ${out}: ${mended.length} made again, ${copied} taken over as they are`
+  return `${printable([...lines, total].join('\n'))}\n`
 }
 
 /** Trouble of this run goes before that of others: a failure is exit 1, an instrument in use exit 3. */

@@ -74,3 +74,28 @@ export function parseDuration(text: string): number | undefined {
   if (!match) return undefined
   return Math.round(Number.parseFloat(match[1]!) * UNITS[match[2]!]!)
 }
+
+const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:\d\d)?$/i
+
+/**
+ * The moment that a user wrote, µs; undefined when it is none. `2026-11-20` (its start), `2026-11-20 15:30`, ISO 8601 with up to
+ * nine decimals of the second (those below a microsecond are cut off), UTC unless an offset says otherwise; microseconds since
+ * the epoch (16 digits, as in `recv_us`). With `nowUs` also `now` and what lies before it by a duration: `-5m`.
+ */
+export function parseMoment(text: string, nowUs?: number): number | undefined {
+  const wanted = text.trim()
+  if (/^\d{16}$/.test(wanted)) return Number(wanted)
+  if (nowUs !== undefined && wanted === 'now') return nowUs
+  if (nowUs !== undefined && wanted.startsWith('-')) {
+    const backMs = parseDuration(wanted.slice(1))
+    return backMs === undefined ? undefined : nowUs - backMs * 1000
+  }
+  const match = MOMENT.exec(wanted)
+  if (!match) return undefined
+  const [, date, minutes = '00:00', seconds = '00', fraction = '', zone = 'Z'] = match
+  const ms = Date.parse(`${date}T${minutes}:${seconds}${zone.toUpperCase()}`)
+  // Some engines roll the 30th of February over to March.
+  const isDate = new Date(`${date}T00:00:00Z`)
+  if (Number.isNaN(ms) || Number.isNaN(isDate.getTime()) || isDate.toISOString().slice(0, 10) !== date) return undefined
+  return ms * 1000 + Number(fraction.slice(0, 6).padEnd(6, '0'))
+}

@@ -1,0 +1,108 @@
+/** The derived feeds of one instrument, all hours in one pass, merged by receive time. */
+import type { Finding } from '../quality/finding.ts'
+import { InstrumentJudge } from '../quality/instrument.ts'
+import type { HourFile } from '../vault/layout.ts'
+import { placeOf } from '../vault/streams.ts'
+import { LineCursor, type Trouble } from './check-lines.ts'
+import {
+  type CheckPiece,
+  type CheckScope,
+  FindingStore,
+  type InstrumentTask,
+  isOpenEnd,
+  makeFinding
+} from './check-tasks.ts'
+
+/** One feed of the instrument, and its place in the order of lines of one moment. */
+interface FeedLines {
+  readonly feed: string
+  readonly rank: number
+  readonly cursor: LineCursor
+  file: string
+}
+
+const TROUBLE_RULES = {
+  damaged: 'damaged_file',
+  doubled: 'doubled_hour',
+  tail: 'torn_line',
+  unreadable: 'unreadable'
+} as const
+
+/** Checks an instrument; `onChars` is told of what was read. */
+export async function checkInstrument(
+  task: InstrumentTask,
+  scope: CheckScope,
+  onChars: (chars: number) => void
+): Promise<CheckPiece> {
+  const { exchange, name, cadenceMs } = task
+  const store = new FindingStore()
+  const report = (finding: Finding): void => {
+    if (finding.us === null || finding.us >= scope.fromUs) store.add(finding)
+  }
+  let chars = 0
+  let lines = 0
+  const note = (count: number): void => {
+    chars += count
+    onChars(count)
+  }
+  const judge = new InstrumentJudge({ exchange, name, report, cadenceMs, endUs: scope.toUs })
+  const feeds = openFeeds(task, scope, report, judge, note)
+  let live: FeedLines[] = []
+  for (const each of feeds) if (await each.cursor.fill()) live.push(each)
+  while (live.length > 0) {
+    const first = live.reduce((a, b) => (isBefore(b, a) ? b : a))
+    const others = live.filter(each => each !== first)
+    let more = true
+    while (more && others.every(each => !isBefore(each, first))) {
+      const { cursor, feed } = first
+      if (cursor.file !== first.file) {
+        first.file = cursor.file
+        judge.startFile(feed, cursor.file, cursor.hour)
+      }
+      judge.take(feed, cursor.file, cursor.line, cursor.text!)
+      lines++
+      more = cursor.advance() || (await cursor.fill())
+    }
+    if (!more) live = others
+  }
+  judge.finish()
+  return { findings: store.findings, more: store.more, lines, chars, idle: [], looked: [], edges: [] }
+}
+
+function openFeeds(
+  task: InstrumentTask,
+  scope: CheckScope,
+  report: (finding: Finding) => void,
+  judge: InstrumentJudge,
+  onChars: (chars: number) => void
+): FeedLines[] {
+  const { vault, toUs } = scope
+  const trouble: Trouble = (kind, file, line, message) => {
+    if (kind === 'tail' && isOpenEnd(file, scope)) return
+    if (kind !== 'doubled') judge.lose(file.feed)
+    report(makeFinding(TROUBLE_RULES[kind], { ...file, file: placeOf(vault, file.path) }, line, null, message))
+  }
+  const feeds = new Map<string, HourFile[]>()
+  for (const file of task.files) {
+    const list = feeds.get(file.feed) ?? []
+    feeds.set(file.feed, list)
+    list.push(file)
+  }
+  return [...feeds].map(([feed, hours]) => {
+    const cursor = new LineCursor(hours, { vault, toUs, trouble, onChars })
+    return { feed, rank: rankOf(feed), cursor, file: '' }
+  })
+}
+
+/** At one moment: what happened, then the events of the book, then trades, then the snapshots that reflect them. */
+function rankOf(feed: string): number {
+  if (feed === 'status') return 0
+  if (feed === 'l3_events' || feed === 'l2_updates') return 1
+  return feed === 'trades' ? 2 : 3
+}
+
+function isBefore(a: FeedLines, b: FeedLines): boolean {
+  const { key } = a.cursor
+  const other = b.cursor.key
+  return key < other || (key === other && a.rank < b.rank)
+}

@@ -1,0 +1,155 @@
+import { isoMs } from '../core/time.ts'
+import type { Finding, RuleId } from '../quality/finding.ts'
+import { judgeTurn } from '../quality/frames.ts'
+import { settle } from '../quality/settle.ts'
+import { checkPlaces, type Holdings, listHoldings, namesWritten } from './check-place.ts'
+import { filesOf, planCheck } from './check-plan.ts'
+import { runPieces } from './check-pool.ts'
+import { type CheckPiece, type CheckScope, type CheckTask, FindingStore, makeFinding } from './check-tasks.ts'
+
+/** What a check is asked for; empty lists mean all, `names` are folder names. Times in µs, what is missing is not limited. */
+export interface CheckOptions {
+  readonly vault: string
+  readonly exchanges: readonly string[]
+  readonly names: readonly string[]
+  readonly fromUs?: number | undefined
+  readonly toUs?: number | undefined
+  /** Compares every derived line with what the frames give. */
+  readonly deep: boolean
+  /** Threads. */
+  readonly jobs: number
+  readonly nowMs: number
+  /** Told how many bytes are read, and about how many there are. */
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void
+}
+
+/** What a check found. */
+export interface CheckReport {
+  readonly vault: string
+  /** When it was made, and what part of the vault was looked at; ISO 8601 UTC, null where it was not limited. */
+  readonly at: string
+  readonly from: string | null
+  readonly to: string | null
+  readonly findings: readonly Finding[]
+  /** Of all findings, also of those that were too many to be named: a thousand of each rule and file are. */
+  readonly counts: {
+    readonly errors: number
+    readonly warnings: number
+    readonly infos: number
+    readonly rules: Readonly<Partial<Record<RuleId, number>>>
+  }
+  /** `bytes` are uncompressed. */
+  readonly stats: {
+    readonly instruments: number
+    readonly files: number
+    readonly lines: number
+    readonly bytes: number
+    readonly seconds: number
+  }
+}
+
+/** What was written within so long may still be on its way to the disk. */
+const SETTLE_US = 2_000_000
+/** A compressed line takes about an eighth of its length. */
+const PACKED = 8
+
+/**
+ * Checks a vault, or a part of it. Needs nothing but its files, also while they are written, compressed and deleted.
+ * @throws {L3capError} `VAULT` when a thread failed
+ */
+export async function runCheck(options: CheckOptions): Promise<CheckReport> {
+  const beganMs = performance.now()
+  const { vault, exchanges, names, deep, nowMs } = options
+  const nowUs = Math.round(nowMs * 1000)
+  const fromUs = options.fromUs ?? Number.NEGATIVE_INFINITY
+  const toUs = Math.min(options.toUs ?? Number.POSITIVE_INFINITY, nowUs - SETTLE_US)
+  const all = listHoldings(vault)
+  const holdings = narrowed(all, exchanges, names)
+  const scope: CheckScope = { vault, deep, fromUs, toUs, nowUs, writing: namesWritten(vault, all.files, nowMs) }
+  const tasks = await planCheck(all.files, { exchanges, names, fromUs, toUs: options.toUs ?? Number.POSITIVE_INFINITY })
+  const totalBytes = bytesOf(tasks, holdings)
+  let doneBytes = 0
+  const pieces = await runPieces(tasks, scope, options.jobs, chars => {
+    doneBytes += chars
+    options.onProgress?.(doneBytes, totalBytes)
+  })
+  const store = new FindingStore()
+  checkPlaces(holdings, scope, finding => store.add(finding))
+  tellTurns(tasks, pieces, scope, finding => store.add(finding))
+  if (tasks.length === 0) {
+    const about = { exchange: '', name: '', feed: '', file: '' }
+    store.add(makeFinding('no_data', about, null, null, 'there is no hour file to look at'))
+  }
+  for (const piece of pieces) for (const finding of piece.findings) store.add(finding)
+  const looks = { idle: pieces.flatMap(({ idle }) => idle), looked: pieces.flatMap(({ looked }) => looked) }
+  const findings = settle(store.findings, looks)
+  const instruments = tasks.filter(({ kind }) => kind === 'instrument').length
+  return {
+    vault,
+    at: isoMs(nowUs),
+    from: options.fromUs === undefined ? null : isoMs(options.fromUs),
+    to: options.toUs === undefined ? null : isoMs(options.toUs),
+    findings,
+    counts: countFindings(findings, [...store.more, ...pieces.flatMap(({ more }) => more)]),
+    stats: {
+      instruments,
+      files: tasks.reduce((sum, task) => sum + filesOf(task).length, 0),
+      lines: pieces.reduce((sum, { lines }) => sum + lines, 0),
+      bytes: pieces.reduce((sum, { chars }) => sum + chars, 0),
+      seconds: Math.round(performance.now() - beganMs) / 1000
+    }
+  }
+}
+
+/** Of the frames all connections stay: which of them an instrument has is not in their names. */
+function narrowed(all: Holdings, exchanges: readonly string[], names: readonly string[]): Holdings {
+  if (exchanges.length === 0 && names.length === 0) return all
+  const isWanted = ({ exchange, name, feed }: { exchange: string; name: string; feed: string }) =>
+    (exchanges.length === 0 || exchanges.includes(exchange)) &&
+    (names.length === 0 || (feed !== 'frames' && names.includes(name)))
+  return { files: all.files.filter(isWanted), foreign: [], findings: all.findings }
+}
+
+function bytesOf(tasks: readonly CheckTask[], { files }: Holdings): number {
+  const sizes = new Map(files.map(({ path, bytes, kind }) => [path, kind === 'gz' ? bytes * PACKED : bytes]))
+  let sum = 0
+  for (const task of tasks) for (const { path } of filesOf(task)) sum += sizes.get(path) ?? 0
+  return sum
+}
+
+/** Holds the hours of each connection against each other. */
+function tellTurns(
+  tasks: readonly CheckTask[],
+  pieces: readonly CheckPiece[],
+  scope: CheckScope,
+  report: (finding: Finding) => void
+): void {
+  const edges = new Map<string, CheckPiece['edges'][number]>()
+  for (const [at, task] of tasks.entries()) {
+    if (task.kind !== 'frames') continue
+    for (const each of pieces[at]!.edges) edges.set(`${task.exchange}/${each.name}/${task.hour}`, each)
+  }
+  for (const [at, task] of tasks.entries()) {
+    if (task.kind !== 'frames') continue
+    for (const { name, first } of pieces[at]!.edges) {
+      const before = edges.get(`${task.exchange}/${name}/${task.hour - 1}`)?.last
+      const fault = before === undefined ? undefined : judgeTurn(before, first)
+      if (fault === undefined || first.us < scope.fromUs) continue
+      const about = { exchange: task.exchange, name, feed: 'frames', file: first.file }
+      report(makeFinding('frame_missing', about, first.line, first.us, fault))
+    }
+  }
+}
+
+/** Counts findings, and `more` that were not kept. */
+export function countFindings(findings: readonly Finding[], more: CheckPiece['more']): CheckReport['counts'] {
+  const counts = { errors: 0, warnings: 0, infos: 0 }
+  const rules: Partial<Record<RuleId, number>> = {}
+  const add = (rule: RuleId, severity: Finding['severity'], count: number): void => {
+    counts[`${severity}s`] += count
+    rules[rule] = (rules[rule] ?? 0) + count
+  }
+  for (const { rule, severity } of findings) add(rule, severity, 1)
+  for (const { rule, severity, count } of more) add(rule, severity, count)
+  return { ...counts, rules }
+}

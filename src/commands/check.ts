@@ -1,0 +1,128 @@
+/** `l3cap check`: judges a vault by nothing but its files. */
+import { statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { Command, Option } from 'commander'
+import { type AlertFlags, readAlertSettings } from '../config/alerts.ts'
+import { defaultVault } from '../config/env.ts'
+import { L3capError } from '../core/errors.ts'
+import { parseDuration, parseMoment } from '../core/time.ts'
+import { narrowFilter } from '../vault/layout.ts'
+import { addAlertOptions, alertOnce, hasAlerts, watch } from './alerting.ts'
+import { describeReport, ProgressBar } from './check-print.ts'
+import { type CheckReport, runCheck } from './check-run.ts'
+import { collect } from './options.ts'
+
+interface Options extends AlertFlags {
+  readonly vault: string
+  readonly exchange: readonly string[]
+  readonly symbol: readonly string[]
+  readonly since?: string
+  readonly from?: string
+  readonly to?: string
+  readonly deep: boolean
+  readonly jobs: string
+  readonly json: boolean
+}
+
+/** The command, ready to be added to a program. Its action throws `L3capError`: `USAGE`, `VAULT`, `FINDINGS`. */
+export function checkCommand(): Command {
+  const command = new Command('check')
+    .summary('judge a vault by its files, while they are written and long after')
+    .description(
+      'Reads a vault, or a part of it, and names what is wrong: damaged, missing, doubled and late data, broken sequences, ' +
+        'wrong checksums and books. Exit 0 when there is no error (warnings may be), 1 when there is one, 2 for wrong usage.'
+    )
+    .option('--vault <dir>', 'vault directory (environment: L3CAP_VAULT)', defaultVault())
+    .addOption(
+      new Option('--exchange <id>', 'only these exchanges (repeat or commas)').argParser(collect).default([], 'all')
+    )
+    .addOption(
+      new Option('--symbol <name>', 'only these instruments (repeat or commas)').argParser(collect).default([], 'all')
+    )
+    .option('--since <duration>', 'only what was received within this time, such as 1h')
+    .option('--from <time>', 'only what was received from then on: 2026-11-20, 2026-11-20 15:30, ISO 8601')
+    .option('--to <time>', 'only what was received before')
+    .option('--deep', 'compare every derived line with what the frames give', false)
+    .option('--jobs <n>', 'threads', String(availableParallelism()))
+    .option('--json', 'print one JSON object', false)
+  return addAlertOptions(command).action((options: Options) => check(options))
+}
+
+async function check(options: Options): Promise<void> {
+  const { vault, exchange, symbol } = options
+  const mistakes: string[] = []
+  const { settings, mistakes: alertMistakes } = readAlertSettings(options)
+  mistakes.push(...alertMistakes)
+  const jobs = Number(options.jobs)
+  if (!Number.isInteger(jobs) || jobs < 1) mistakes.push(`--jobs must be a whole number from 1, not ${options.jobs}`)
+  const rangeOf = readRange(options, mistakes)
+  const isThere = statSync(vault, { throwIfNoEntry: false })?.isDirectory() ?? false
+  if (!isThere) mistakes.push(`--vault: there is no ${vault}`)
+  const { filter, mistakes: unknown } = isThere ? narrowFilter(vault, exchange, symbol) : { filter: {}, mistakes: [] }
+  mistakes.push(...unknown)
+  if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
+  const round = async (): Promise<CheckReport> => {
+    const nowMs = Date.now()
+    const bar = new ProgressBar(process.stderr, performance.now())
+    try {
+      return await runCheck({
+        vault,
+        exchanges: exchange,
+        names: symbol.length > 0 ? [filter.name ?? []].flat() : [],
+        ...rangeOf(nowMs * 1000),
+        deep: options.deep,
+        jobs,
+        nowMs,
+        onProgress: (done, total) => bar.show(done, total, performance.now())
+      })
+    } finally {
+      bar.clear()
+    }
+  }
+  const context = { vault, scope: scopeOf(options), json: options.json }
+  if (settings.watchMs !== null) return watch(async () => (await round()).findings, settings, context)
+  let report: CheckReport | undefined
+  const once = async () => {
+    report = await round()
+    return report.findings
+  }
+  let isDelivered = true
+  if (hasAlerts(settings)) isDelivered = await alertOnce(once, settings, context)
+  else await once()
+  if (report === undefined) return
+  process.stdout.write(options.json ? `${JSON.stringify(report)}\n` : describeReport(report))
+  if (report.counts.errors > 0) throw new L3capError('FINDINGS', `${report.counts.errors} errors in ${vault}`)
+  if (!isDelivered) throw new L3capError('REST', 'not every alert was delivered')
+}
+
+/** The range that was asked for, as it is at a moment (µs). */
+function readRange(
+  options: Options,
+  mistakes: string[]
+): (nowUs: number) => { fromUs: number | undefined; toUs: number | undefined } {
+  const { since, from, to } = options
+  const sinceMs = since === undefined ? undefined : parseDuration(since)
+  const nowUs = Date.now() * 1000
+  if (since !== undefined && sinceMs === undefined) mistakes.push(`--since: ${JSON.stringify(since)} is no duration`)
+  if (since !== undefined && from !== undefined) mistakes.push('--since and --from exclude each other')
+  for (const [name, text] of [
+    ['--from', from],
+    ['--to', to]
+  ] as const) {
+    if (text !== undefined && parseMoment(text, nowUs) === undefined)
+      mistakes.push(`${name}: ${JSON.stringify(text)} is no time`)
+  }
+  const at = (text: string | undefined, momentUs: number) =>
+    text === undefined ? undefined : parseMoment(text, momentUs)
+  const fromUs = at(from, nowUs)
+  const toUs = at(to, nowUs)
+  if (fromUs !== undefined && toUs !== undefined && fromUs >= toUs) mistakes.push('--from must lie before --to')
+  return momentUs => ({
+    fromUs: sinceMs === undefined ? at(from, momentUs) : momentUs - sinceMs * 1000,
+    toUs: at(to, momentUs)
+  })
+}
+
+function scopeOf({ exchange, symbol, deep }: Options): string {
+  return [deep ? 'deep' : 'check', ...exchange, ...symbol].join('-')
+}

@@ -1,0 +1,133 @@
+/** One damage, one finding: what follows from another finding is left out. */
+import { HOUR_US, hourOf } from '../core/time.ts'
+import { type Finding, RULES, type RuleId, type Severity } from './finding.ts'
+
+/** A stretch of time, µs, of the instruments of a connection; `names` are folder names. */
+export interface TickSpan {
+  readonly exchange: string
+  readonly names: readonly string[]
+  readonly fromUs: number
+  readonly toUs: number
+}
+
+/** What the frames say about when snapshots could be taken. */
+export interface Ticks {
+  /** There was no tick in some slot of the cadence. */
+  readonly idle: readonly TickSpan[]
+  /** The frames were looked at. */
+  readonly looked: readonly TickSpan[]
+}
+
+const SEVERITIES: readonly Severity[] = ['error', 'warning', 'info']
+/** Of several findings about one line those of these rules say least. */
+const VAGUE: readonly RuleId[] = ['not_rebuilt', 'unplayed', 'no_frames']
+/** What may follow from one wrong line of the events, or from a file that cannot be read. */
+const BOOK_RULES: ReadonlySet<RuleId> = new Set([
+  'sequence_break',
+  'missing_event',
+  'missing_status',
+  'unknown_order',
+  'known_order',
+  'wrong_order',
+  'hour_image',
+  'book_differs',
+  'snapshot_differs',
+  'wrong_number',
+  'wrong_synced_at',
+  'missing_slot',
+  'late_tick',
+  'unflagged_gap',
+  'wrong_flag',
+  'crossed_book'
+])
+/** A line that is told to be wrong explains what is found about its book so much before it, and up to an hour after. */
+const BEFORE_US = 10_000_000
+const NO_TICKS: Ticks = { idle: [], looked: [] }
+
+/** The findings that are no consequence of others, errors first, then by file and line. */
+export function settle(findings: readonly Finding[], ticks = NO_TICKS): Finding[] {
+  const byPlace = new Map<string, Finding>()
+  for (const finding of findings) {
+    const each = withTicks(finding, ticks)
+    const key =
+      each.line === null ? `${each.rule}\n${each.file}\n${each.exchange}\n${each.name}` : `${each.file}\n${each.line}`
+    const known = byPlace.get(key)
+    if (known === undefined || isBetter(each, known)) byPlace.set(key, each)
+  }
+  const placed = [...byPlace.values()]
+  const causes = new Causes(placed, findings)
+  return placed.filter(each => !causes.explain(each)).sort(compare)
+}
+
+/** A slot without a snapshot is one that the capture had no time for, if no tick fell into it. */
+function withTicks(finding: Finding, { idle, looked }: Ticks): Finding {
+  const { rule, us, exchange, name } = finding
+  if ((rule !== 'missing_slot' && rule !== 'late_tick') || us === null) return finding
+  const holds = (span: TickSpan) =>
+    us > span.fromUs && us <= span.toUs && span.exchange === exchange && span.names.includes(name)
+  const right = idle.some(holds) ? 'late_tick' : looked.some(holds) ? 'missing_slot' : rule
+  return right === rule ? finding : { ...finding, rule: right, severity: RULES[right].severity }
+}
+
+function isBetter(a: Finding, b: Finding): boolean {
+  const [rankA, rankB] = [a, b].map(({ severity }) => SEVERITIES.indexOf(severity)) as [number, number]
+  return rankA < rankB || (rankA === rankB && VAGUE.indexOf(a.rule) < VAGUE.indexOf(b.rule))
+}
+
+/** What other findings may follow from. */
+class Causes {
+  /** Files that cannot be read as they were written. */
+  private readonly damaged = new Set<string>()
+  /** `<exchange>/<name>/<hour>` of instruments whose files are damaged or missing, `<exchange>/<hour>` of frames. */
+  private readonly brokenHours = new Set<string>()
+  private readonly framesHours = new Set<string>()
+  /** Moments of lines that the frames do not give, by instrument; their places. */
+  private readonly moments = new Map<string, number[]>()
+  private readonly places = new Set<string>()
+
+  constructor(placed: readonly Finding[], all: readonly Finding[]) {
+    for (const { rule, file, exchange, name, feed } of placed) {
+      const hour = hourOfFile(file)
+      if (rule === 'damaged_file') this.damaged.add(file)
+      if (rule === 'damaged_file' || rule === 'missing_feed') this.brokenHours.add(`${exchange}/${name}/${hour}`)
+      if (feed === 'frames' && (rule === 'hour_start' || rule === 'damaged_file' || rule === 'bad_record'))
+        this.framesHours.add(`${exchange}/${hour}`)
+    }
+    for (const { rule, us, exchange, name, feed, file, line } of all) {
+      if (rule !== 'not_rebuilt' || us === null || feed === 'trades' || feed === 'frames') continue
+      const key = `${exchange}/${name}`
+      const list = this.moments.get(key) ?? []
+      this.moments.set(key, list)
+      list.push(us)
+      this.places.add(`${file}\n${line}`)
+    }
+  }
+
+  /** Whether a finding follows from another. */
+  explain(finding: Finding): boolean {
+    const { rule, file, line, us, exchange, name } = finding
+    if (rule === 'damaged_file' || rule === 'missing_feed' || rule === 'doubled_hour') return false
+    if (this.damaged.has(file)) return true
+    if (rule === 'unplayed') return this.framesHours.has(`${exchange}/${hourOfFile(file)}`)
+    const isBook = BOOK_RULES.has(rule)
+    if (!isBook && rule !== 'not_rebuilt') return false
+    const hour = us === null ? hourOfFile(file) : hourOf(us)
+    if (this.brokenHours.has(`${exchange}/${name}/${hour}`)) return true
+    if (!isBook || us === null || this.places.has(`${file}\n${line}`)) return false
+    const moments = this.moments.get(`${exchange}/${name}`) ?? []
+    return moments.some(moment => us >= moment - BEFORE_US && us <= moment + HOUR_US)
+  }
+}
+
+/** The hour that a path names, counted from the epoch; NaN where it names none. */
+function hourOfFile(file: string): number {
+  const found = /\/(\d{4}-\d\d-\d\d)\/(\d\d)\.jsonl/.exec(file)
+  return found === null ? Number.NaN : hourOf(Date.parse(`${found[1]}T${found[2]}:00:00Z`) * 1000)
+}
+
+function compare(a: Finding, b: Finding): number {
+  const bySeverity = SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity)
+  if (bySeverity !== 0) return bySeverity
+  if (a.file !== b.file) return a.file < b.file ? -1 : 1
+  return (a.line ?? 0) - (b.line ?? 0) || (a.us ?? 0) - (b.us ?? 0) || (a.rule < b.rule ? -1 : 1)
+}
