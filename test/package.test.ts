@@ -1,12 +1,38 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { MadeVault } from './replay/maker.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const VERSION = (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version
+
+/** What a project that uses the library may look like. */
+const CONSUMER = `
+import { applyEvent, bookAt, L3capError, openVault, OrderBook, readEvents } from 'l3cap'
+import type { BookAt, EventRecord, VaultInstrument } from 'l3cap'
+
+declare const process: { argv: string[] }
+declare const console: { log(...words: unknown[]): void }
+
+const vault = openVault(process.argv[2]!)
+const instruments: VaultInstrument[] = vault.instruments()
+const { exchange, name: symbol } = instruments[0]!
+const types: EventRecord['event_type'][] = []
+const book = new OrderBook()
+for await (const event of readEvents(vault, { exchange, symbol })) {
+  if ('bids' in event) throw new L3capError('USAGE', 'these are levels')
+  types.push(event.event_type)
+  if (applyEvent(book, event) !== null) throw new Error('it does not fit')
+}
+const state: BookAt = await bookAt(vault, { symbol, at: 'latest' })
+const before = await bookAt(vault, { symbol, at: state.atUs - 1 })
+if (state.level === 'l3' && state.book.size !== book.size) throw new Error('they differ')
+const kind: 'no_image' | undefined = before.reason?.kind === 'no_image' ? 'no_image' : undefined
+console.log(...types, state.book.best(false), state.book.best(true), state.trusted, kind)
+`
 
 /** Runs a command and returns its stdout; throws, with what it said, when it fails. */
 function run(cwd: string, command: string, ...words: string[]): string {
@@ -32,6 +58,20 @@ describe('the package', () => {
   it('brings a command that works where it is installed', () => {
     expect(run(folder, join(folder, 'node_modules', '.bin', 'l3cap'), '--help')).toContain('l3cap')
   })
+
+  it('brings a library with types, which starts nothing', () => {
+    writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n')
+    writeFileSync(join(folder, 'use.ts'), CONSUMER)
+    const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc')
+    const strict = ['--strict', '--module', 'nodenext', '--target', 'es2023', '--skipLibCheck', 'false', '--types', '']
+    run(folder, process.execPath, tsc, ...strict, 'use.ts')
+    const vault = join(folder, 'vault')
+    const made = new MadeVault().begin(1)
+    cpSync(made.path, vault, { recursive: true })
+    made.remove()
+    // It ends by itself: no timer, socket or worker is left.
+    expect(run(folder, process.execPath, 'use.js', vault)).toBe('clear snapshot snapshot 100 101 true no_image\n')
+  }, 60_000)
 
   it('brings its example configurations and no source or tests', () => {
     const installed = join(folder, 'node_modules', 'l3cap')
