@@ -212,13 +212,15 @@ describe('the recipes with DuckDB', () => {
 describe('the recipe with pandas', () => {
   const { test, note } = needs('python3 with pandas', python)
   test(`says the same as DuckDB, and the mean spread${note}`, () => {
-    const output = outputOf(python ?? PYTHONS[0]!, ['-c', recipeOf('pandas')], { cwd: folder })
+    const isText = "print('text', all(isinstance(value, str) for value in [*trades.trade_id, *trades.price]))"
+    const output = outputOf(python ?? PYTHONS[0]!, ['-c', recipeOf('pandas') + isText], { cwd: folder })
+    expect(output).toMatch(/^text True$/m)
     const [series, csv] = output.split(/^(?=trade_id,)/m) as [string, string]
     const joined = queryDuckdb(recipeOf('duckdb'), folder)[4]!
     const want = joined
       .filter(({ exchange }) => exchange === 'okx')
       .map(row => [row.trade_id, row.side, row.price, row.size, row.best_bid, row.best_ask])
-    const have = csv.trim().split('\n').slice(1)
+    const have = csv.trim().split('\n').slice(1, -1).filter(Boolean)
     const lengthened = have.map(line => line.split(',').map((cell, at) => (at < 2 ? cell : long(cell))))
     expect(lengthened).toEqual(want)
     const sums = new Map<number, number[]>()

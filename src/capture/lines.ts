@@ -10,6 +10,8 @@ export type OrderEventType = 'snapshot' | 'open' | 'change' | 'match' | 'done'
 const BID = '","side":"bid","price":"'
 const ASK = '","side":"ask","price":"'
 const LAST = ',"last":true,"metadata":'
+/** The year 10000, which ISO 8601 has no four digits for. */
+const TIME_MS_END = 253_402_300_800_000
 const NOT_LAST = ',"last":false,"metadata":'
 
 /**
@@ -58,7 +60,7 @@ export class LineMaker {
       this.time_ = time
       if (typeof time === 'string') this.time = `"exchange_time":"${time}"`
       else {
-        const known = time !== null && time >= 0 && time < 8.64e15
+        const known = time !== null && time >= 0 && time < TIME_MS_END
         this.time = known ? `"exchange_time":"${isoMs(time * 1000)}"` : '"exchange_time":null'
       }
     }

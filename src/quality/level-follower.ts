@@ -79,7 +79,7 @@ export class LevelFollower extends Follower {
     this.isFresh = false
     this.sequence = sequence
     this.previous = previous
-    if (line.checksum !== null) this.checksum = line.checksum
+    this.checksum = line.checksum
     this.put(line, cursor)
     if (this.crossedUs !== null && !this.book.crossed) this.crossedUs = null
   }

@@ -40,8 +40,8 @@ const BOOK_RULES: ReadonlySet<RuleId> = new Set([
   'wrong_flag',
   'crossed_book'
 ])
-/** A line that is told to be wrong explains what is found about its book so much before it, and up to an hour after. */
-const BEFORE_US = 10_000_000
+/** A finding about a book may be dated so much before the line that it follows from. */
+const NEAR_US = 10_000_000
 const NO_TICKS: Ticks = { idle: [], looked: [] }
 
 /** The findings that are no consequence of others, errors first, then by file and line. */
@@ -81,7 +81,7 @@ class Causes {
   /** `<exchange>/<name>/<hour>` of instruments whose files are damaged or missing, `<exchange>/<hour>` of frames. */
   private readonly brokenHours = new Set<string>()
   private readonly framesHours = new Set<string>()
-  /** Moments of lines that the frames do not give, by instrument; their places. */
+  /** Moments of lines that the frames do not give, by instrument and feed: `events`, `status`, `snapshots`; their places. */
   private readonly moments = new Map<string, number[]>()
   private readonly places = new Set<string>()
 
@@ -95,7 +95,7 @@ class Causes {
     }
     for (const { rule, us, exchange, name, feed, file, line } of all) {
       if (rule !== 'not_rebuilt' || us === null || feed === 'trades' || feed === 'frames') continue
-      const key = `${exchange}/${name}`
+      const key = `${exchange}/${name}/${kindOf(feed)}`
       const list = this.moments.get(key) ?? []
       this.moments.set(key, list)
       list.push(us)
@@ -114,9 +114,20 @@ class Causes {
     const hour = us === null ? hourOfFile(file) : hourOf(us)
     if (this.brokenHours.has(`${exchange}/${name}/${hour}`)) return true
     if (!isBook || us === null || this.places.has(`${file}\n${line}`)) return false
-    const moments = this.moments.get(`${exchange}/${name}`) ?? []
-    return moments.some(moment => us >= moment - BEFORE_US && us <= moment + HOUR_US)
+    const isNear = (kind: string, beforeUs: number, afterUs: number) =>
+      this.moments
+        .get(`${exchange}/${name}/${kind}`)
+        ?.some(moment => us >= moment - beforeUs && us <= moment + afterUs) ?? false
+    if (isNear('events', NEAR_US, HOUR_US)) return true
+    if (rule === 'missing_status' || rule === 'unflagged_gap') return isNear('status', NEAR_US, NEAR_US)
+    // The end of one hour is missing, and it is seen at the begin of the next.
+    return (rule === 'missing_slot' || rule === 'late_tick') && line === 1 && isNear('snapshots', 0, HOUR_US)
   }
+}
+
+function kindOf(feed: string): string {
+  if (feed === 'l3_events' || feed === 'l2_updates') return 'events'
+  return feed === 'status' ? 'status' : 'snapshots'
 }
 
 /** The hour that a path names, counted from the epoch; NaN where it names none. */

@@ -313,7 +313,7 @@ async function judge(feeds: Feeds, replayed: Replayed, marks: readonly Mark[], a
   const end = marks.find(
     ({ type, us }) => (type === 'stopped' && us >= last.us) || (type === 'started' && us > last.us)
   )
-  if (end !== undefined && end.us <= atUs) return null
+  if (end !== undefined && end.us <= atUs) return ofEnd(end, last.us, next)
   const mismatch = marks.find(({ type, us }) => type === 'checksum_mismatch' && us >= image.us && us <= atUs)
   if (mismatch !== undefined) {
     const message = `a checksum of the exchange did not match at ${isoMs(mismatch.us)}, and no image has come since`

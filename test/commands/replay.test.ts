@@ -2,7 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { gzipSync } from 'node:zlib'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { hourPath } from '../../src/vault/layout.ts'
@@ -243,7 +243,7 @@ describe('replay --serve', () => {
   it.each(SERVED)(
     'plays %s %s to a capture, which records the same',
     async (exchange, name, feed) => {
-      const serving = ['replay', '--vault', recorded, '--exchange', exchange, '--serve', '0', '--once', '--speed', '2']
+      const serving = ['replay', '--vault', recorded, '--exchange', exchange, '--serve', '0', '--once', '--speed', '4']
       const server = start(serving)
       const [, words] = await until(() => /l3cap (run .*)\n/.exec(server.said()), server.said)
       const again = join(folder, `again-${exchange}`)
@@ -269,6 +269,20 @@ describe('replay --serve', () => {
     },
     60_000
   )
+
+  it('compresses what the exchange compresses', async () => {
+    const server = start(['replay', '--vault', recorded, '--exchange', 'huobi', '--serve', '0', '--speed', 'max'])
+    const url = await until(() => /ws +(ws:\S+\/feed)\n/.exec(server.said())?.[1], server.said)
+    const socket = new WebSocket(url)
+    socket.on('open', () => socket.send('{"sub":"market.btcusdt.mbp.400","id":"sub-1"}'))
+    const [data, isBinary] = await new Promise<[Buffer, boolean]>(done => {
+      socket.on('message', (bytes: Buffer, binary) => done([bytes, binary]))
+    })
+    expect(isBinary).toBe(true)
+    expect(JSON.parse(gunzipSync(data).toString())).toMatchObject({ subbed: 'market.btcusdt.mbp.400' })
+    server.kill('SIGINT')
+    expect(await exits.get(server)).toBe(0)
+  }, 30_000)
 
   it('answers what is not in the recording with 404, and refuses whoever comes when all is played', async () => {
     const server = start(['replay', '--vault', recorded, '--exchange', 'okx', '--serve', '0', '--speed', 'max'])

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { rmSync, writeFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
-import { afterEach, describe, expect, it } from 'vitest'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { listHours } from '../../src/vault/layout.ts'
 import { Listener } from '../helpers/listener.ts'
 import { type LifeOptions, type Running, Stage, type StageOptions, until } from './harness.ts'
 
@@ -19,11 +20,11 @@ class Scene {
   private output = ''
   private code: number | null | undefined
 
-  private constructor(stage: Stage, listener: Listener, capture: Running) {
+  constructor(stage: Stage, listener: Listener, capture: Running) {
     this.stage = stage
     this.listener = listener
     this.capture = capture
-    const words = ['check', '--live', '--watch', '1s', '--vault', stage.vault]
+    const words = ['check', '--since', '5m', '--watch', '1s', '--vault', stage.vault]
     this.check = spawn(process.execPath, [BIN, ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, L3CAP_WEBHOOK: `${listener.url}/hook`, L3CAP_HEARTBEAT: `${listener.url}/beat` }
@@ -35,16 +36,6 @@ class Scene {
     this.check.on('exit', code => {
       this.code = code
     })
-  }
-
-  static async open(options: Partial<StageOptions>, life: (stage: Stage) => LifeOptions): Promise<Scene> {
-    const stage = await Stage.open({ seed: 5, kind: 'alerts', exchanges: ONE, ...options })
-    const capture = stage.start(life(stage))
-    await capture.heard(6)
-    const scene = new Scene(stage, await Listener.start(), capture)
-    scenes.push(scene)
-    await scene.pass(2)
-    return scene
   }
 
   /** What was told so far. */
@@ -71,72 +62,71 @@ class Scene {
   }
 
   /** Ends the check; gives its exit code. */
-  async close(): Promise<number | null | undefined> {
+  async end(): Promise<number | null | undefined> {
     this.check.kill('SIGTERM')
     await until(
       () => this.code !== undefined,
       () => `the check does not end: ${this.output}`
     )
-    await this.listener.stop()
-    await this.stage.close()
     return this.code
   }
 }
 
-const scenes: Scene[] = []
-afterEach(async () => {
-  for (const scene of scenes.splice(0)) await scene.close()
-})
+/** Opens a scene, works on it, and clears it away whatever happens. */
+async function onScene(
+  options: Partial<StageOptions>,
+  life: (stage: Stage) => LifeOptions,
+  work: (scene: Scene) => Promise<void>
+): Promise<void> {
+  const stage = await Stage.open({ seed: 5, kind: 'alerts', exchanges: ONE, ...options })
+  const listener = await Listener.start()
+  try {
+    const capture = stage.start(life(stage))
+    await capture.heard(6)
+    const scene = new Scene(stage, listener, capture)
+    try {
+      await scene.pass(2)
+      await work(scene)
+    } finally {
+      expect(await scene.end(), 'it ends with exit code 0 when it is told to').toBe(0)
+    }
+  } finally {
+    await listener.stop()
+    await stage.close()
+  }
+}
 
-describe('check --live --watch', () => {
-  it('tells that a capture has died, once, and that another has taken over', SLOW, async () => {
-    const scene = await Scene.open({}, () => ({}))
-    await scene.capture.kill()
-    await scene.until(() => scene.told.length > 0)
-    await scene.pass(4)
-    expect(scene.told).toEqual(['trigger dead_capture'])
-    scene.stage.start()
-    await scene.until(() => scene.told.length > 1)
-    await scene.pass(3)
-    expect(scene.told).toEqual(['trigger dead_capture', 'resolve dead_capture'])
+describe('check --watch', () => {
+  it.concurrent('tells that a line is wrong, once, and that it is right again', SLOW, async () => {
+    await onScene(
+      {},
+      () => ({}),
+      async scene => {
+        expect(await scene.capture.stop()).toBe(0)
+        await scene.pass(3)
+        expect(scene.told).toEqual([])
+        const { path } = listHours(scene.stage.vault, { feed: 'l3_spot', name: 'BTCUSD' })[0]!
+        const whole = readFileSync(path, 'utf8')
+        writeFileSync(path, whole.replace(/"best_bid":"\d+"/, '"best_bid":"1"'))
+        await scene.until(() => scene.told.length > 0)
+        await scene.pass(3)
+        expect(scene.told).toEqual(['trigger wrong_best'])
+        writeFileSync(path, whole)
+        await scene.until(() => scene.told.length > 1)
+        await scene.pass(3)
+        expect(scene.told).toEqual(['trigger wrong_best', 'resolve wrong_best'])
+      }
+    )
   })
 
-  it('tells that a disk takes nothing, once, and that it does again', SLOW, async () => {
-    const full = (stage: Stage) => join(stage.folder, 'full')
-    const scene = await Scene.open({}, stage => ({
-      disk: [{ kind: 'write', path: 'raw/', whileFile: full(stage), code: 'ENOSPC' }]
-    }))
-    writeFileSync(full(scene.stage), '')
-    await scene.until(() => scene.told.length > 0)
-    await scene.pass(3)
-    expect(scene.told).toEqual(['trigger dead_disk'])
-    rmSync(full(scene.stage))
-    await scene.until(() => scene.told.length > 1)
-    await scene.pass(3)
-    expect(scene.told).toEqual(['trigger dead_disk', 'resolve dead_disk'])
-  })
-
-  it('tells that an instrument is mute, once, and that it is heard again', SLOW, async () => {
-    const scene = await Scene.open({}, () => ({ words: ['--stale-after', '1s'] }))
-    const [simulator] = scene.stage.simulators
-    for (let at = 0; at < 8; at++) simulator!.inject({ kind: 'silent-ack', instrument: 'BTCUSD' })
-    simulator!.inject({ kind: 'mute', instrument: 'BTCUSD', ms: 600_000 })
-    await scene.until(() => scene.told.length > 0)
-    await scene.until(() => scene.told.length > 1)
-    await scene.pass(3)
-    expect(scene.told).toEqual(['trigger mute_instrument', 'resolve mute_instrument'])
-    expect(scene.listener.at('/hook')[0]!.key).toMatch(/:mute_instrument:bitfinex:BTCUSD:/)
-  })
-
-  it('leaves a quiet market alone', SLOW, async () => {
-    const scene = await Scene.open({ eventsPerSecond: 0.1 }, () => ({}))
-    await scene.pass(10)
-    expect(scene.told).toEqual([])
-  })
-
-  it('ends with exit code 0 when it is told to', SLOW, async () => {
-    const scene = await Scene.open({}, () => ({}))
-    scenes.length = 0
-    expect(await scene.close()).toBe(0)
+  it.concurrent('leaves a quiet market alone', SLOW, async () => {
+    await onScene(
+      { eventsPerSecond: 0.1 },
+      () => ({}),
+      async scene => {
+        await scene.pass(10)
+        expect(scene.told).toEqual([])
+      }
+    )
   })
 })

@@ -7,6 +7,8 @@ import { mergeDays, parseDay, splitDays } from '../../src/quality/days.ts'
 const TEN_US = Date.UTC(2026, 10, 20, 10) * 1000
 const MINUTE_US = 60_000_000
 const CADENCE_US = 2_000_000
+/** Looked at while it runs, two hours on; and long after. */
+const RUNNING = { nowUs: TEN_US + 2 * HOUR_US }
 const LONG_AFTER = { nowUs: TEN_US + 1000 * HOUR_US }
 
 /** Moments are microseconds after ten o'clock. */
@@ -110,6 +112,27 @@ describe('hours', () => {
     const built = new Tape().start(0).live(200_000, HOUR_US, [1800_000_000]).status(HOUR_US, 'stopped').build()
     expect(hoursOf(built)).toEqual([[0, 'degraded', 1798, 1799]])
     expect(gapsOf(built)).toEqual([['unexplained', 1800_000_000, 1802_000_000]])
+  })
+
+  it('lack a snapshot at the border of one too', () => {
+    const built = new Tape()
+      .start(0)
+      .live(200_000, 2 * HOUR_US, [HOUR_US - CADENCE_US, HOUR_US])
+      .build(RUNNING)
+    expect(gapsOf(built)).toEqual([['unexplained', HOUR_US - CADENCE_US, HOUR_US + CADENCE_US]])
+    expect(hoursOf(built).map(([, , present, expected]) => expected! - present!)).toEqual([1, 1])
+  })
+
+  it('count a slot once, though a process that began anew took it again', () => {
+    const tape = new Tape()
+      .start(0)
+      .live(200_000, 2 * CADENCE_US + 1)
+      .start(2 * CADENCE_US + 200_000)
+    const built = tape
+      .shot(2 * CADENCE_US + 400_000)
+      .live(3 * CADENCE_US, 10 * CADENCE_US, [4 * CADENCE_US])
+      .build()
+    expect(hoursOf(built)[0]![2]).toBe(8)
   })
 
   it('are degraded by a gap that cost no snapshot', () => {
@@ -344,6 +367,7 @@ describe('stored days', () => {
       JSON.stringify(other)
     ])
       expect(parseDay(broken, '2026-11-20')).toEqual({ trouble: expect.any(String) })
-    expect(parseDay(text, '2026-11-21')).toEqual({ trouble: expect.any(String) })
+    const empty = JSON.stringify({ ...day, hours: [] })
+    for (const each of [text, empty]) expect(parseDay(each, '2026-11-21')).toEqual({ trouble: 'another date is in it' })
   })
 })
