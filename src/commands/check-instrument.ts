@@ -89,7 +89,7 @@ function openFeeds(
     list.push(file)
   }
   return [...feeds].map(([feed, hours]) => {
-    const cursor = new LineCursor(hours, { vault, toUs, trouble, onChars })
+    const cursor = new LineCursor(hours, { vault, fromUs: task.readFromUs, toUs, trouble, onChars })
     return { feed, rank: rankOf(feed), cursor, file: '' }
   })
 }

@@ -68,13 +68,13 @@ function newestFiles(files: readonly HourFile[]): Newest {
 }
 
 function describeProcess(vault: string, status: ProcessStatus, newest: Newest): LiveProcess {
-  const { exchange, path, pid, age_ms, cadence_ms, stopped_utc, started_utc, time_utc, writer, disk_free_bytes } =
+  const { exchange, path, pid, host, age_ms, cadence_ms, stopped_utc, started_utc, time_utc, writer, disk_free_bytes } =
     status
   const isSilent = lifeProblem(status, age_ms) !== null
   const life = stopped_utc !== null ? 'stopped' : isGone(status) ? 'gone' : isSilent ? lifeOfSilent(status) : 'runs'
   const pause = writer.paused ? `${writer.reason ?? 'no reason told'}, ${writer.pending_bytes} bytes wait` : null
   return {
-    ...{ exchange, file: placeOf(vault, path), life, pid, pause },
+    ...{ exchange, file: placeOf(vault, path), life, pid, host, pause },
     startedUs: usOf(started_utc),
     saidUs: usOf(stopped_utc ?? time_utc),
     cadenceMs: cadence_ms,
@@ -130,8 +130,8 @@ async function tellGaps(
   nowUs: number,
   report: (finding: Finding) => void
 ): Promise<void> {
-  const { vault, fromUs, symbols } = options
-  if ((file.hour + 1) * HOUR_US <= fromUs || symbols.length > 0 || !existsSync(file.path)) return
+  const { vault, fromUs } = options
+  if ((file.hour + 1) * HOUR_US <= fromUs || !existsSync(file.path)) return
   const timeline = new Timeline()
   const about = { exchange: file.exchange, name: file.name, file: placeOf(vault, file.path) }
   let lost: { lostUs: number; cause: string; line: number } | null = null

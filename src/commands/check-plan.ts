@@ -9,8 +9,12 @@ export interface Wanted {
   readonly names: readonly string[]
   readonly fromUs: number
   readonly toUs: number
+  /** The newest minutes of the instruments, and no frames. */
+  readonly isLive: boolean
 }
 
+/** Hours of an instrument up to this size are read from their begin, so that the book is known. */
+const SMALL_BYTES = 8 * 1024 * 1024
 const HEAD_BYTES = 64 * 1024
 
 /**
@@ -28,10 +32,13 @@ export async function planCheck(
     return isLines && isWanted && (hour + 1) * HOUR_US > fromUs && hour * HOUR_US < toUs
   })
   const sizes = new Map(inRange.map(({ path, bytes, kind }) => [path, kind === 'gz' ? bytes * 8 : bytes]))
+  const sizeOf = (task: CheckTask): number => filesOf(task).reduce((sum, { path }) => sum + (sizes.get(path) ?? 0), 0)
   const openings = new Map<string, Opening>()
   for (const file of inRange) if (file.feed === 'frames') openings.set(file.path, await readOpening(file))
-  const tasks = [...planInstruments(inRange, wanted, openings), ...planFrames(inRange, files, wanted, openings)]
-  const sizeOf = (task: CheckTask): number => filesOf(task).reduce((sum, { path }) => sum + (sizes.get(path) ?? 0), 0)
+  const instruments = planInstruments(inRange, wanted, openings)
+  const tasks = wanted.isLive
+    ? instruments.map(task => ({ ...task, readFromUs: sizeOf(task) > SMALL_BYTES ? fromUs : undefined }))
+    : [...instruments, ...planFrames(inRange, files, wanted, openings)]
   return tasks
     .map(task => ({ task, size: sizeOf(task) }))
     .sort((a, b) => b.size - a.size)

@@ -2,6 +2,7 @@ import { isoMs } from '../core/time.ts'
 import type { Finding, RuleId } from '../quality/finding.ts'
 import { judgeTurn } from '../quality/frames.ts'
 import { settle } from '../quality/settle.ts'
+import { checkLive } from './check-live.ts'
 import { checkPlaces, type Holdings, listHoldings, namesWritten } from './check-place.ts'
 import { filesOf, planCheck } from './check-plan.ts'
 import { runPieces } from './check-pool.ts'
@@ -16,6 +17,10 @@ export interface CheckOptions {
   readonly toUs?: number | undefined
   /** Compares every derived line with what the frames give. */
   readonly deep: boolean
+  /** Looks at the captures that run now and at the newest minutes only: at those since `fromUs`, five where it is missing. */
+  readonly live?: boolean
+  /** As the user wrote them, for health files. */
+  readonly symbols?: readonly string[]
   /** Threads. */
   readonly jobs: number
   readonly nowMs: number
@@ -50,6 +55,8 @@ export interface CheckReport {
 
 /** What was written within so long may still be on its way to the disk. */
 const SETTLE_US = 2_000_000
+/** How far back `live` looks. */
+const LIVE_US = 300_000_000
 /** A compressed line takes about an eighth of its length. */
 const PACKED = 8
 
@@ -59,41 +66,46 @@ const PACKED = 8
  */
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   const beganMs = performance.now()
-  const { vault, exchanges, names, deep, nowMs } = options
+  const { vault, exchanges, names, deep, nowMs, live = false } = options
   const nowUs = Math.round(nowMs * 1000)
-  const fromUs = options.fromUs ?? Number.NEGATIVE_INFINITY
-  const toUs = Math.min(options.toUs ?? Number.POSITIVE_INFINITY, nowUs - SETTLE_US)
+  const askedUs = options.fromUs ?? (live ? nowUs - LIVE_US : undefined)
+  const fromUs = askedUs ?? Number.NEGATIVE_INFINITY
+  const endUs = options.toUs ?? Number.POSITIVE_INFINITY
   const all = listHoldings(vault)
   const holdings = narrowed(all, exchanges, names)
-  const scope: CheckScope = { vault, deep, fromUs, toUs, nowUs, writing: namesWritten(vault, all.files, nowMs) }
-  const tasks = await planCheck(all.files, { exchanges, names, fromUs, toUs: options.toUs ?? Number.POSITIVE_INFINITY })
-  const totalBytes = bytesOf(tasks, holdings)
+  const writing = namesWritten(vault, all.files, nowMs)
+  const scope: CheckScope = { vault, deep, fromUs, toUs: Math.min(endUs, nowUs - SETTLE_US), nowUs, writing }
+  const planned = await planCheck(all.files, { exchanges, names, fromUs, toUs: endUs, isLive: live })
+  const totalBytes = bytesOf(planned, holdings)
   let doneBytes = 0
-  const pieces = await runPieces(tasks, scope, options.jobs, chars => {
+  const pieces = await runPieces(planned, scope, live ? 1 : options.jobs, chars => {
     doneBytes += chars
     options.onProgress?.(doneBytes, totalBytes)
   })
   const store = new FindingStore()
-  checkPlaces(holdings, scope, finding => store.add(finding))
-  tellTurns(tasks, pieces, scope, finding => store.add(finding))
-  if (tasks.length === 0) {
-    const about = { exchange: '', name: '', feed: '', file: '' }
-    store.add(makeFinding('no_data', about, null, null, 'there is no hour file to look at'))
+  const report = (finding: Finding): void => store.add(finding)
+  if (live) {
+    const asked = { vault, exchanges, symbols: options.symbols ?? [], nowMs, fromUs }
+    for (const finding of all.findings) report(finding)
+    await checkLive(asked, holdings.files, report)
+  } else {
+    checkPlaces(holdings, scope, report)
+    tellTurns(planned, pieces, scope, report)
+    const nothing = { exchange: '', name: '', feed: '', file: '' }
+    if (planned.length === 0) report(makeFinding('no_data', nothing, null, null, 'there is no hour file to look at'))
   }
-  for (const piece of pieces) for (const finding of piece.findings) store.add(finding)
+  for (const piece of pieces) for (const finding of piece.findings) report(finding)
   const looks = { idle: pieces.flatMap(({ idle }) => idle), looked: pieces.flatMap(({ looked }) => looked) }
   const findings = settle(store.findings, looks)
-  const instruments = tasks.filter(({ kind }) => kind === 'instrument').length
   return {
-    vault,
-    at: isoMs(nowUs),
-    from: options.fromUs === undefined ? null : isoMs(options.fromUs),
+    ...{ vault, at: isoMs(nowUs) },
+    from: askedUs === undefined ? null : isoMs(askedUs),
     to: options.toUs === undefined ? null : isoMs(options.toUs),
     findings,
     counts: countFindings(findings, [...store.more, ...pieces.flatMap(({ more }) => more)]),
     stats: {
-      instruments,
-      files: tasks.reduce((sum, task) => sum + filesOf(task).length, 0),
+      instruments: planned.filter(({ kind }) => kind === 'instrument').length,
+      files: planned.reduce((sum, task) => sum + filesOf(task).length, 0),
       lines: pieces.reduce((sum, { lines }) => sum + lines, 0),
       bytes: pieces.reduce((sum, { chars }) => sum + chars, 0),
       seconds: Math.round(performance.now() - beganMs) / 1000

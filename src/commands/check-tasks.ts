@@ -41,6 +41,8 @@ export interface InstrumentTask {
   readonly files: readonly HourFile[]
   /** As the frames of the exchange tell it; undefined where there are none, or several. */
   readonly cadenceMs: number | undefined
+  /** Lines before are not read; undefined: all are. */
+  readonly readFromUs?: number | undefined
 }
 
 /** One piece of a check. */

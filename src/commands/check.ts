@@ -20,6 +20,7 @@ interface Options extends AlertFlags {
   readonly from?: string
   readonly to?: string
   readonly deep: boolean
+  readonly live: boolean
   readonly jobs: string
   readonly json: boolean
 }
@@ -42,6 +43,7 @@ export function checkCommand(): Command {
     .option('--since <duration>', 'only what was received within this time, such as 1h')
     .option('--from <time>', 'only what was received from then on: 2026-11-20, 2026-11-20 15:30, ISO 8601')
     .option('--to <time>', 'only what was received before')
+    .option('--live', 'only the captures that run now and the newest minutes: 5, or those of --since', false)
     .option('--deep', 'compare every derived line with what the frames give', false)
     .option('--jobs <n>', 'threads', String(availableParallelism()))
     .option('--json', 'print one JSON object', false)
@@ -60,6 +62,9 @@ async function check(options: Options): Promise<void> {
   if (!isThere) mistakes.push(`--vault: there is no ${vault}`)
   const { filter, mistakes: unknown } = isThere ? narrowFilter(vault, exchange, symbol) : { filter: {}, mistakes: [] }
   mistakes.push(...unknown)
+  if (options.live && options.deep) mistakes.push('--live and --deep exclude each other')
+  if (options.live && (options.from ?? options.to) !== undefined)
+    mistakes.push('--live takes --since, not --from and --to')
   if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
   const round = async (): Promise<CheckReport> => {
     const nowMs = Date.now()
@@ -70,7 +75,9 @@ async function check(options: Options): Promise<void> {
         exchanges: exchange,
         names: symbol.length > 0 ? [filter.name ?? []].flat() : [],
         ...rangeOf(nowMs * 1000),
+        symbols: symbol,
         deep: options.deep,
+        live: options.live,
         jobs,
         nowMs,
         onProgress: (done, total) => bar.show(done, total, performance.now())
@@ -123,6 +130,6 @@ function readRange(
   })
 }
 
-function scopeOf({ exchange, symbol, deep }: Options): string {
-  return [deep ? 'deep' : 'check', ...exchange, ...symbol].join('-')
+function scopeOf({ exchange, symbol, deep, live }: Options): string {
+  return [live ? 'live' : deep ? 'deep' : 'check', ...exchange, ...symbol].join('-')
 }

@@ -346,7 +346,7 @@ class ReplayServer {
   private async serve(client: Client, path: string): Promise<void> {
     await client.greeting()
     const life = client.isOpen ? chooseLife(this.free, path, client.first) : undefined
-    if (life === undefined) return client.socket.close(1001, OVER)
+    if (life === undefined) return client.socket.close(1000, OVER)
     this.free = this.free.filter(each => each !== life)
     this.playing++
     this.visited.add(path)
@@ -392,7 +392,7 @@ class ReplayServer {
         return true
       }
     }
-    client.socket.close(1001, OVER)
+    client.socket.close(1000, OVER)
     return true
   }
 

@@ -102,11 +102,6 @@ export abstract class Follower {
   /** What is wrong with the numbers of a snapshot of the book at hand; undefined: nothing. */
   protected abstract numberFault(shot: ShotLine, cursor: Cursor): string | undefined
 
-  /** Whether snapshots can be held against the book. */
-  get isLive(): boolean {
-    return this.stage === 'live'
-  }
-
   /** Events cannot be trusted until the next `clear`: what follows from that is not told. */
   suspend(): void {
     this.stage = 'unknown'

@@ -240,7 +240,8 @@ export class InstrumentJudge {
     if (last === null || us >= last) {
       this.writtenUs = this.lastUs
       this.lastUs = Math.max(this.lastUs, us)
-      this.reporter.settle(this.lastUs)
+      // A status may tell that the process had ended.
+      if (feed.feed !== 'status') this.reporter.settle(this.lastUs)
       return true
     }
     // The one that fits neither the line before nor the one after it is wrong.
@@ -371,21 +372,21 @@ export class InstrumentJudge {
       }
     } else if (event === 'clock_step' || event.startsWith('writer_')) this.slots.excuse(us, event === 'writer_paused')
     this.timeline.take(us, event, detail)
+    this.reporter.settle(us)
   }
 
   private start(feed: Feed, us: number): void {
-    const { timeline, lastUs } = this
+    const { timeline, writtenUs } = this
     const isKilled = timeline.state === 'live' || timeline.state === 'waiting'
     if (isKilled) {
-      timeline.seen(this.writtenUs)
-      const seconds = ((us - this.writtenUs) / 1e6).toFixed(1)
-      const message = `the process before ended without a word: nothing is known of the ${seconds} s after ${isoMs(this.writtenUs)}`
+      timeline.seen(writtenUs)
+      const seconds = ((us - writtenUs) / 1e6).toFixed(1)
+      const message = `the process before ended without a word: nothing is known of the ${seconds} s after ${isoMs(writtenUs)}`
       this.reporter.tell('killed', feed.here, message)
     }
-    this.reporter.settle(lastUs)
+    this.reporter.settle(writtenUs)
     this.reporter.forgive()
-    for (const follower of [this.orders, this.levels])
-      follower.restart(timeline.state === 'off' ? null : this.writtenUs)
+    for (const follower of [this.orders, this.levels]) follower.restart(timeline.state === 'off' ? null : writtenUs)
     this.slots.restart()
     this.connected = new Set()
   }

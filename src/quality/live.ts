@@ -24,6 +24,7 @@ export interface LiveProcess {
   /** `gone`: it does not exist any more. `silent`: its health file is too old; `exists`: the process is there all the same. */
   readonly life: 'runs' | 'stopped' | 'gone' | 'silent' | 'exists'
   readonly pid: number
+  readonly host: string
   /** When it began, and when it wrote of itself last. */
   readonly startedUs: number
   readonly saidUs: number
@@ -42,37 +43,69 @@ const FIRST_BOOK_US = 30_000_000
 const STORED_US_MAX = 15_000_000
 const LAG_MS_MAX = 10_000
 const FREE_BYTES_MIN = 256 * 1024 * 1024
+/** A lost book is back within so long. */
+const OPEN_US_MAX = 60_000_000
 
-/** Judges processes at a moment: of one that is dead, or whose disk is, nothing else is told. */
-export function judgeLive(processes: readonly LiveProcess[], nowUs: number, report: (finding: Finding) => void): void {
-  for (const each of processes) judgeProcess(each, nowUs, report)
+/** What is wrong with a process as a whole. */
+interface Fault {
+  readonly rule: 'dead_capture' | 'dead_disk'
+  readonly severity: Severity
+  readonly message: string
 }
 
-function judgeProcess(each: LiveProcess, nowUs: number, report: (finding: Finding) => void): void {
-  const { exchange, file, pid, life, saidUs } = each
+/**
+ * Judges processes at a moment. Of one that is dead, or whose disk is, nothing else is told, and that once, however many
+ * exchanges it captures.
+ */
+export function judgeLive(processes: readonly LiveProcess[], nowUs: number, report: (finding: Finding) => void): void {
+  const groups = new Map<string, { fault: Fault; of: LiveProcess[] }>()
+  for (const each of processes) {
+    const fault = faultOf(each, nowUs)
+    if (fault === null) {
+      judgeRunning(each, nowUs, report)
+      continue
+    }
+    const key = `${each.host} ${each.pid} ${each.life} ${fault.rule}`
+    const group = groups.get(key) ?? { fault, of: [] }
+    groups.set(key, group)
+    group.of.push(each)
+  }
+  for (const { fault, of } of groups.values()) {
+    const [first, ...others] = of as [LiveProcess, ...LiveProcess[]]
+    const exchanges = [...new Set(of.map(({ exchange }) => exchange))]
+    const who = `process ${first.pid}${others.length === 0 ? '' : ` (${exchanges.join(', ')})`}`
+    const exchange = exchanges.length === 1 ? first.exchange : ''
+    const message = `${who} ${fault.message}`
+    report({ ...fault, message, exchange, name: '', feed: '', file: first.file, line: null, us: nowUs })
+  }
+}
+
+function faultOf(each: LiveProcess, nowUs: number): Fault | null {
+  const { life, saidUs, pause } = each
+  const said = isoMs(saidUs)
+  const dead = (message: string, severity: Severity = 'error'): Fault => ({ rule: 'dead_capture', severity, message })
+  const stuck = (message: string): Fault => ({ rule: 'dead_disk', severity: 'error', message })
+  if (life === 'stopped') return dead(`was stopped at ${said}, and nobody went on`, 'warning')
+  if (life === 'gone') return dead(`is gone without a word; it last said something at ${said}`)
+  if (life === 'silent') return dead(`says nothing since ${said}`)
+  if (life === 'exists') return stuck(`exists and says nothing since ${said}: it hangs, or its disk takes nothing`)
+  if (pause !== null) return stuck(`cannot write: ${pause}`)
+  const behind = each.instruments.find(({ takenUs, storedUs }) => {
+    const isFresh = takenUs !== null && nowUs - takenUs < STORED_US_MAX
+    return isFresh && takenUs - (storedUs ?? each.startedUs) > STORED_US_MAX
+  })
+  if (behind === undefined) return null
+  const stored = behind.storedUs === null ? 'none is in a file' : `the last in a file is of ${isoMs(behind.storedUs)}`
+  return stuck(`takes snapshots of ${behind.name}, but ${stored}`)
+}
+
+function judgeRunning(each: LiveProcess, nowUs: number, report: (finding: Finding) => void): void {
+  const { exchange, file, freeBytes } = each
   const find = (rule: RuleId, message: string, name = '', severity: Severity = RULES[rule].severity): void =>
     report({ rule, severity, exchange, name, feed: '', file, line: null, us: nowUs, message })
-  const said = isoMs(saidUs)
-  if (life === 'stopped') return find('dead_capture', `was stopped at ${said}, and nobody went on`, '', 'warning')
-  if (life === 'gone') return find('dead_capture', `process ${pid} is gone without a word, its last was of ${said}`)
-  if (life === 'silent') return find('dead_capture', `process ${pid} says nothing since ${said}`)
-  if (life === 'exists')
-    return find(
-      'dead_disk',
-      `process ${pid} exists and says nothing since ${said}: it hangs, or its disk takes nothing`
-    )
-  if (each.pause !== null) return find('dead_disk', `writing is paused: ${each.pause}`)
-  const behind = each.instruments.find(
-    ({ takenUs, storedUs }) =>
-      takenUs !== null && nowUs - takenUs < STORED_US_MAX && takenUs - (storedUs ?? each.startedUs) > STORED_US_MAX
-  )
-  if (behind !== undefined) {
-    const stored = behind.storedUs === null ? 'none is in a file' : `the last in a file is of ${isoMs(behind.storedUs)}`
-    return find('dead_disk', `snapshots of ${behind.name} are taken, but ${stored}`)
-  }
-  if (each.freeBytes !== null && each.freeBytes < FREE_BYTES_MIN) {
-    const text = `${Math.floor(each.freeBytes / 1e6)} MB are free on the disk`
-    find('dead_disk', text, '', each.freeBytes === 0 ? 'error' : 'warning')
+  if (freeBytes !== null && freeBytes < FREE_BYTES_MIN) {
+    const text = `${Math.floor(freeBytes / 1e6)} MB are free on the disk`
+    find('dead_disk', text, '', freeBytes === 0 ? 'error' : 'warning')
   }
   judgeInstruments(each, nowUs, find)
 }
@@ -125,6 +158,3 @@ export function judgeGap(
     backUs === null ? `the book is lost since ${seconds} s (${cause})` : `the book was lost for ${seconds} s (${cause})`
   return { rule, severity, ...about, feed: 'status', us: lostUs, message }
 }
-
-/** A lost book is back within so long. */
-const OPEN_US_MAX = 60_000_000

@@ -85,9 +85,13 @@ class Causes {
   private readonly moments = new Map<string, number[]>()
   private readonly places = new Set<string>()
 
+  /** `<rule>/<exchange>/<name>` of what is wrong now. */
+  private readonly told = new Set<string>()
+
   constructor(placed: readonly Finding[], all: readonly Finding[]) {
     for (const { rule, file, exchange, name, feed } of placed) {
       const hour = hourOfFile(file)
+      this.told.add(`${rule}/${exchange}/${name}`)
       if (rule === 'damaged_file') this.damaged.add(file)
       if (rule === 'damaged_file' || rule === 'missing_feed') this.brokenHours.add(`${exchange}/${name}/${hour}`)
       if (feed === 'frames' && (rule === 'hour_start' || rule === 'damaged_file' || rule === 'bad_record'))
@@ -108,6 +112,13 @@ class Causes {
     const { rule, file, line, us, exchange, name } = finding
     if (rule === 'damaged_file' || rule === 'missing_feed' || rule === 'doubled_hour') return false
     if (this.damaged.has(file)) return true
+    if (rule === 'open_gap')
+      return this.told.has(`mute_instrument/${exchange}/${name}`) || this.told.has(`mute_instrument/${exchange}/`)
+    if (rule === 'unended' || rule === 'unhealed_gap') {
+      const isDead = (of: string) => this.told.has(`dead_capture/${of}/`) || this.told.has(`dead_disk/${of}/`)
+      // A process that captures several exchanges is told of without one.
+      return isDead(exchange) || isDead('')
+    }
     if (rule === 'unplayed') return this.framesHours.has(`${exchange}/${hourOfFile(file)}`)
     const isBook = BOOK_RULES.has(rule)
     if (!isBook && rule !== 'not_rebuilt') return false

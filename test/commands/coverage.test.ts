@@ -13,8 +13,8 @@ import { nowMs, Stage, until } from '../faults/harness.ts'
 import type { Row } from '../helpers/driver.ts'
 import { recordsOf } from '../helpers/vault.ts'
 
-// One vault, made by the program in three lives: faults in the first, which is killed twenty minutes before midnight; the
-// second begins after midnight and is stopped; the third comes two hours later.
+// One vault, made by the program in four lives: faults in the first, which is killed twenty minutes before midnight; the
+// second begins after midnight and is stopped; the third comes two hours later, is killed, and followed by a fourth.
 const CLI = resolve('bin/l3cap.js')
 const CADENCE_US = 500_000
 const DAY = '2026-03-01'
@@ -94,7 +94,11 @@ beforeAll(async () => {
   const third = stage.start({ clockShiftMs: shiftTo(2, 10) })
   await told('synced', 5)
   await lived(2)
-  await third.stop()
+  await third.kill()
+  const fourth = stage.start({ clockShiftMs: shiftTo(2, 20) })
+  await told('synced', 6)
+  await lived(2)
+  await fourth.stop()
   report = await cover(vault)
   btc = named(report, 'BTCUSD')
   statuses = recordsOf(vault, 'bitfinex', 'status', 'BTCUSD')
@@ -115,20 +119,18 @@ describe('the report', () => {
       expect(statuses).toContainEqual(expect.objectContaining({ event: 'synced', recv_us: toUs }))
   })
 
-  it('has the kill from the last record on, and the stop, each up to the next book', () => {
+  it('has the kills from the last record on, and the stop, each up to the next book', () => {
     const startedUs = statuses.filter(({ event }) => event === 'started').map(row => row.recv_us as number)
     const written = [...recordsUs('l3_events'), ...recordsUs('l3_spot'), ...recordsUs('status')]
-    const lastUs = Math.max(...written.filter(us => us < startedUs[1]!))
-    const syncedUs = (after: number) =>
-      statuses.find(({ event, recv_us }) => event === 'synced' && (recv_us as number) > after)?.recv_us
+    const lastBefore = (us: number) => Math.max(...written.filter(each => each < us))
+    const syncedAfter = (us: number) =>
+      statuses.find(({ event, recv_us }) => event === 'synced' && (recv_us as number) > us)?.recv_us
     const stoppedUs = statuses.find(({ event }) => event === 'stopped')?.recv_us
-    expect(
-      known(btc)
-        .slice(-2)
-        .map(({ cause, fromUs, toUs }) => ({ cause, fromUs, toUs }))
-    ).toEqual([
-      { cause: 'killed', fromUs: lastUs, toUs: syncedUs(startedUs[1]!) },
-      { cause: 'stopped', fromUs: stoppedUs, toUs: syncedUs(startedUs[2]!) }
+    const found = known(btc).slice(-3)
+    expect(found.map(({ cause, fromUs, toUs }) => ({ cause, fromUs, toUs }))).toEqual([
+      { cause: 'killed', fromUs: lastBefore(startedUs[1]!), toUs: syncedAfter(startedUs[1]!) },
+      { cause: 'stopped', fromUs: stoppedUs, toUs: syncedAfter(startedUs[2]!) },
+      { cause: 'killed', fromUs: lastBefore(startedUs[3]!), toUs: syncedAfter(startedUs[3]!) }
     ])
   })
 
@@ -144,7 +146,7 @@ describe('the report', () => {
       ['2026-03-02', 2, 1]
     ])
     // Bitfinex numbers connections: what one instrument misses is a gap of both.
-    const causes = ['sequence', 'disconnect', 'killed', 'stopped']
+    const causes = ['sequence', 'disconnect', 'killed', 'stopped', 'killed']
     for (const each of report.instruments) expect(known(each).map(({ cause }) => cause)).toEqual(causes)
   })
 
@@ -246,9 +248,9 @@ describe('stored days', () => {
     storeCoverage(kept, report, NOW_US)
     const path = coveragePath(kept, 'bitfinex', 'BTCUSD', DAY)
     const full = readFileSync(path, 'utf8')
-    for (const { path: gone } of listHours(kept, { feed: 'l3_events' })) rmSync(gone)
-    const poorer = await cover(kept)
-    expect(storeCoverage(kept, poorer, NOW_US).written).toBe(0)
+    const poor = copy()
+    for (const { path: gone } of listHours(poor, { feed: 'l3_events' })) rmSync(gone)
+    expect(storeCoverage(kept, await cover(poor), NOW_US)).toEqual({ written: 0, problems: [] })
     expect(readFileSync(path, 'utf8')).toBe(full)
   })
 

@@ -120,7 +120,7 @@ describe('hours', () => {
       .live(200_000, 2 * HOUR_US, [HOUR_US - CADENCE_US, HOUR_US])
       .build(RUNNING)
     expect(gapsOf(built)).toEqual([['unexplained', HOUR_US - CADENCE_US, HOUR_US + CADENCE_US]])
-    expect(hoursOf(built).map(([, , present, expected]) => expected! - present!)).toEqual([1, 1])
+    expect(built.hours.map(({ slots }) => slots.expected - slots.present)).toEqual([1, 1])
   })
 
   it('count a slot once, though a process that began anew took it again', () => {

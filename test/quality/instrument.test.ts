@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { middle } from '../../src/core/decimal.ts'
 import { HOUR_US, hourOf, isoMs } from '../../src/core/time.ts'
 import { EXCHANGES } from '../../src/exchanges/registry.ts'
 import type { Finding, RuleId } from '../../src/quality/finding.ts'
@@ -163,6 +164,20 @@ function swap(line: number) {
   }
 }
 
+/** Makes the best bid of a snapshot better than its best ask, and all else fit that. */
+function cross(lines: string[]): number {
+  const record = JSON.parse(lines[SHOT - 1]!) as {
+    best_ask: string
+    best_bid: string
+    bids_top40: string[][]
+    mid_price: string
+  }
+  record.best_bid = record.bids_top40[0]![0] = `9${record.best_bid}`
+  record.mid_price = middle(record.best_bid, record.best_ask)
+  lines[SHOT - 1] = JSON.stringify(record)
+  return SHOT
+}
+
 const nth = (text: string, n: number) => (lines: string[]) => lineWith(lines, text, n)
 
 interface Damage {
@@ -196,6 +211,7 @@ const DAMAGES: readonly Damage[] = [
     ['a level twice', 'unsorted_levels', edit(SHOT, /"bids_top40":\[(\[.*?\]),\[.*?\],/, '"bids_top40":[$1,$1,')],
     ['a level of nothing', 'unsorted_levels', edit(SHOT, /("bids_top40":\[\["[\d.]+"),"[\d.]+"/, '$1,"0.0"')],
     ['a wrong mid price', 'wrong_mid', edit(SHOT, '"mid_price":"', '"mid_price":"5')],
+    ['a book that crosses', 'crossed_book', lines => cross(lines)],
     ['a wrong seqId', 'wrong_number', edit(SHOT, '"seqId":', '"seqId":1')],
     ['a wrong prevSeqId', 'wrong_number', edit(SHOT, '"prevSeqId":', '"prevSeqId":1')],
     ['a line twice', 'duplicate_snapshot', double(SHOT)],
@@ -292,18 +308,19 @@ describe('one damage gives one finding, at its place', () => {
   }
 })
 
-describe('a loss that is marked', () => {
-  /** One update of the book is lost on its way. */
-  const loseOne = (virtual: VirtualCapture, step: number): void => {
-    if (step !== 120) return
-    let lost = false
-    virtual.hear = text => {
-      if (lost || !UPDATES.test(text)) return text
-      lost = true
-      return undefined
-    }
+/** One update of the book is lost on its way. */
+const loseOne = (virtual: VirtualCapture, step: number): void => {
+  if (step !== 120) return
+  let lost = false
+  virtual.hear = text => {
+    if (lost || !UPDATES.test(text)) return text
+    lost = true
+    return undefined
   }
-  const UPDATES = /^\[\d+,\[\d|"action":"update"|"depthUpdate"|"tick":\{"seqNum"/
+}
+const UPDATES = /^\[\d+,\[\d|"action":"update"|"depthUpdate"|"tick":\{"seqNum"/
+
+describe('a loss that is marked', () => {
   const withGap = new Map<Id, Captured>()
   const captured = (exchange: Id): Captured => {
     const base = withGap.get(exchange) ?? capture(exchange, loseOne)
@@ -370,6 +387,16 @@ describe('a process that ends without a word', () => {
       const line = status.lines.push(status.lines[0]!.replace(TIMES, timesOf(us + 60_000_000)))
       const findings = judge(files, { exchange, name: base.name }).map(({ rule, file, line }) => ({ rule, file, line }))
       expect(findings).toEqual([{ rule: 'killed', file: status.file, line }])
+    })
+
+    it(`in the middle of a loss is no fault of the feeds that lack it: ${exchange}`, () => {
+      const base = capture(exchange, loseOne)
+      const status = fileOf(base, 'status')
+      const us = recvUsOf(status.lines[lineWith(status.lines, '"event":"gap"') - 1]!) + 1
+      const files = cut(base, us)
+      const { lines } = fileOf({ ...base, files }, 'status')
+      lines.push(status.lines[0]!.replace(TIMES, timesOf(us + 60_000_000)))
+      expect(judge(files, { exchange, name: base.name }).map(({ rule }) => rule)).toEqual(['killed'])
     })
 
     it(`is told when nothing came for long: ${exchange}`, () => {
