@@ -1,7 +1,8 @@
 /** The contract's table: what a reader of `l3_events` or `l2_updates` does to its book. */
 import { difference, isZero, priceKey } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import type { UpdateRecord } from '../core/records.ts'
-import { type BookEvent, detached } from './event-line.ts'
+import type { BookEvent } from './event-line.ts'
 import type { LevelBook } from './levels.ts'
 import type { OrderBook } from './orders.ts'
 

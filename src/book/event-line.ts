@@ -2,6 +2,7 @@
  * Reads lines of `l3_events` without parsing JSON, several times as fast: the capture writes all of them in one layout (see
  * `capture/lines.ts`). What is written otherwise is left to `JSON.parse`.
  */
+import { detached } from '../core/json.ts'
 import type { EventRecord } from '../core/records.ts'
 
 /** What an event does to a book: the part of an `EventRecord` that `applyEvent` needs. */
@@ -114,11 +115,6 @@ export function parseEventLine(text: string): EventLine | undefined {
   } catch {
     return undefined
   }
-}
-
-/** The same text, on its own: a piece of 13 characters or more that was cut out of a line keeps all of it in memory. */
-export function detached(text: string): string {
-  return text.length < 13 ? text : ` ${text}`.slice(1)
 }
 
 function skip(expected: string): void {

@@ -55,6 +55,7 @@ const FLAG_US = 1000
 const CLEAR = '"event_type":"clear"'
 const SYNC = '"metadata":{"reason":"sync"}'
 const MISMATCH = '"event":"checksum_mismatch"'
+const MISMATCH_FIGURES = /"expected":(-?\d+),"computed":(-?\d+),"in_row":(\d+)/
 const PAUSED = '"event":"writer_paused"'
 const RESUMED = '"event":"writer_resumed"'
 
@@ -356,7 +357,7 @@ class FeedComparison {
     for (let k = 0; ; k++) {
       const have = this.cursor.peek(k)
       if (this.isAtEnd || have === undefined || !have.includes(`"recv_us":${item.us},`)) break
-      if (isSame(item.text, have)) return
+      if (isSame(item.text, have)) return this.tellKnownMismatch(item)
     }
     if (item.text.includes(MISMATCH)) return this.tellMismatch(item)
     if (!this.doubt.isWrong(item.us)) this.tellMissing([item])
@@ -373,17 +374,23 @@ class FeedComparison {
   /** A mismatch of the frames that the capture did not see. */
   private tellMismatch(item: Expected): void {
     if (this.doubt.isWrong(item.us) || this.doubt.disagree(item.us, 'the next checksum does not fit')) return
+    const found = MISMATCH_FIGURES.exec(item.text)
+    if (found?.[3] !== '1') return
+    this.keepMismatch(item, found, 'status tells of none', 'error')
+  }
+
+  /** A mismatch that the capture saw, and told of. */
+  private tellKnownMismatch(item: Expected): void {
+    const found = item.text.includes(MISMATCH) ? MISMATCH_FIGURES.exec(item.text) : null
+    if (found !== null) this.keepMismatch(item, found, 'status tells of it', 'warning')
+  }
+
+  private keepMismatch(item: Expected, figures: readonly string[], end: string, severity: Finding['severity']): void {
     const { exchange, conn, file, line, us } = item.from
-    const found = /"expected":(-?\d+),"computed":(-?\d+),"in_row":(\d+)/.exec(item.text)
-    if (found === null || found[3] !== '1') return
     const about = { exchange, name: conn, feed: 'frames', file }
-    const what = `the frames give a book with checksum ${found[2]}, the exchange sent ${found[1]}, and status tells of none`
-    this.doubt.keep({
-      kind: 'changed',
-      us,
-      from: item.from,
-      finding: makeFinding('checksum_mismatch', about, line, us, what)
-    })
+    const what = `the frames give a book with checksum ${figures[2]}, the exchange sent ${figures[1]}, and ${end}`
+    const finding = { ...makeFinding('checksum_mismatch', about, line, us, what), severity }
+    this.doubt.keep({ kind: 'changed', us, from: item.from, finding })
   }
 
   private async finish(): Promise<void> {

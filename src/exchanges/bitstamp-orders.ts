@@ -1,6 +1,7 @@
 import { priceKey } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import { type ExchangeTime, isoOfMicros } from '../core/time.ts'
-import { detached, type ImageOrder, type OrderEvent } from './bitstamp-reader.ts'
+import type { ImageOrder, OrderEvent } from './bitstamp-reader.ts'
 import type { Keeper } from './exchange.ts'
 
 /**

@@ -1,6 +1,6 @@
 import type { LevelBook } from '../book/levels.ts'
 import { isDecimal, isZero, priceKey, scanDecimal, scanned } from '../core/decimal.ts'
-import { asObject } from '../core/json.ts'
+import { asObject, detached } from '../core/json.ts'
 
 /** Places in `BitstampReader.values`: members of the frame itself, then of its `data`. */
 export const EVENT = 0
@@ -85,14 +85,6 @@ export class SideRows {
     this.json = `[${levels.join(',')}]`
     return true
   }
-}
-
-/**
- * The same text, on its own: a piece of 13 characters or more that was cut out of a frame keeps all of the frame in memory,
- * and what a book holds may stay there for days.
- */
-export function detached(text: string): string {
-  return text.length < 13 ? text : ` ${text}`.slice(1)
 }
 
 /** Puts the levels of a side into a book; those of size zero are taken out. */

@@ -1,7 +1,8 @@
 /** Follows a book of price levels by its `l2_updates`. */
-import { detached } from '../book/event-line.ts'
+
 import { LevelBook } from '../book/levels.ts'
 import { isZero, priceKey } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import { Follower } from './follower.ts'
 import type { LevelRows, ShotLine, UpdateLine } from './lines.ts'
 import type { Cursor } from './report.ts'

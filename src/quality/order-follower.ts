@@ -1,7 +1,8 @@
 /** Follows an order-by-order book by its `l3_events`. */
-import { detached } from '../book/event-line.ts'
+
 import { OrderBook } from '../book/orders.ts'
 import { difference, isZero } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import { Follower } from './follower.ts'
 import type { EventLine, ShotLine } from './lines.ts'
 import type { Cursor, Doubt, Place } from './report.ts'

@@ -1,6 +1,7 @@
 /** Whether each trade is written once. */
-import { detached } from '../book/event-line.ts'
+
 import { isZero } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import type { TradeLine } from './lines.ts'
 import type { Cursor, Reporter } from './report.ts'
 

@@ -1,9 +1,10 @@
 /** One instrument's book, replayed from the lines of one hour. */
 import { applyEvent, applyUpdate } from '../book/apply.ts'
-import { type BookEvent, detached, type EventLine, parseEventLine, readEventLine } from '../book/event-line.ts'
+import { type BookEvent, type EventLine, parseEventLine, readEventLine } from '../book/event-line.ts'
 import { LevelBook } from '../book/levels.ts'
 import { OrderBook } from '../book/orders.ts'
 import { isDecimal, priceKey } from '../core/decimal.ts'
+import { detached } from '../core/json.ts'
 import type { LevelRow, UpdateRecord } from '../core/records.ts'
 
 /** What the lines say against the book they gave. `cause`: of a gap. `us`: since when, µs. */
