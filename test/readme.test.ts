@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { Exchange, Selection } from '../src/exchanges/exchange.ts'
 import { EXCHANGES } from '../src/exchanges/registry.ts'
+import { RULES } from '../src/quality/finding.ts'
 import { FAULT_KINDS } from '../src/simulator/faults.ts'
 import { listedInstruments, SIMULATED_EXCHANGES, type SimulatedExchange } from '../src/simulator/listing.ts'
 import { simulatorFaultKinds } from '../src/simulator/simulator.ts'
@@ -65,4 +66,11 @@ describe('README.md', () => {
   it('says what each simulated exchange has', () => {
     expect(tableOf(SIMULATOR_HEAD)).toEqual(SIMULATED_EXCHANGES.map(simulatorRowOf))
   })
+})
+
+it('src/quality/README.md has every rule of a check as it is, and no other', () => {
+  const lines = readFileSync(new URL('../src/quality/README.md', import.meta.url), 'utf8').split('\n')
+  const rows = lines.filter(line => /^\| `\w+` \| (?:error|warning|info) \|/.test(line))
+  const due = Object.entries(RULES).map(([rule, { severity, demands }]) => `| \`${rule}\` | ${severity} | ${demands} |`)
+  expect(rows.toSorted()).toEqual(due.toSorted())
 })
