@@ -52,6 +52,7 @@ const DIFFERENCES_MAX = 1000
 const LOSS_US_MAX = 3_000_000
 /** A flagged snapshot is dated up to a millisecond later, so it may slip into the next hour. */
 const FLAG_US = 1000
+const EVENT_TYPE = '"event_type":'
 const CLEAR = '"event_type":"clear"'
 const SYNC = '"metadata":{"reason":"sync"}'
 const MISMATCH = '"event":"checksum_mismatch"'
@@ -67,6 +68,8 @@ class InstrumentDoubt {
   /** Stretches in which the frames are known to be wrong, up to the next whole image. */
   readonly wrong: { fromUs: number; toUs: number }[] = []
   readonly clears: number[] = []
+  /** A file cannot be read as it was written, which is told elsewhere: nothing is known by comparing it. */
+  isSpoiled = false
 
   isWrong(us: number): boolean {
     return this.wrong.some(({ fromUs, toUs }) => us >= fromUs && us < toUs)
@@ -89,8 +92,8 @@ class InstrumentDoubt {
   }
 
   /** The book differs; when an event did before, its frame is another than it was. True when that explains it. */
-  disagree(us: number, why: string): boolean {
-    const first = this.open.find(each => each.us <= us)
+  disagree(us: number, why: string, orderId?: string): boolean {
+    const first = this.open.find(each => each.us <= us && (orderId === undefined || each.orderId === orderId))
     if (first?.from === undefined) return false
     const { from } = first
     const toUs = this.clears.find(clearUs => clearUs > first.us) ?? Number.POSITIVE_INFINITY
@@ -126,12 +129,10 @@ export interface ComparisonOptions {
   readonly hour: number
   readonly toUs: number
   readonly derived: readonly HourFile[]
-  readonly trouble: Trouble
 }
 
 /** One derived feed of one instrument. */
 class FeedComparison {
-  chars = 0
   private readonly queue: (Expected | Hole)[] = []
   private readonly cursor: LineCursor
   private readonly about: Pick<Finding, 'exchange' | 'name' | 'feed' | 'file'>
@@ -140,18 +141,26 @@ class FeedComparison {
   private readonly feed: string
   private readonly hasFiles: boolean
   private isStarted = false
+  /** Whether lines must be read before the cursor is looked at. */
+  private isBehind = false
+  private clearAt = -1
   private isAtEnd = false
   private isMissingTold = false
   private isResyncing = false
   private recent = ''
   private lastLine = 0
   private lastFile: string
-  /** Lines that were missing and may stand further on. */
+  /** Lines that were missing and may stand further on, and lines that stood too early. */
   private readonly missed = new Set<string>()
+  private readonly early = new Set<string>()
   readonly pauses: { fromUs: number; toUs: number }[] = []
 
   constructor(feed: string, name: string, doubt: InstrumentDoubt, options: ComparisonOptions) {
-    const { vault, exchange, hour, toUs, derived, trouble } = options
+    const { vault, exchange, hour, toUs, derived } = options
+    // Who judges the instrument tells of what is wrong with its files.
+    const trouble: Trouble = kind => {
+      if (kind === 'damaged' || kind === 'unreadable') doubt.isSpoiled = true
+    }
     const files = derived.filter(file => file.feed === feed && file.name === name)
     this.hasFiles = files.length > 0
     this.cursor = new LineCursor(files, { vault, toUs, trouble })
@@ -164,7 +173,6 @@ class FeedComparison {
 
   append(item: Expected | Hole): void {
     this.queue.push(item)
-    if ('text' in item) this.chars += item.text.length
   }
 
   /** Compares what is waiting and older than `beforeUs`, so that all lines of one frame are there. */
@@ -176,8 +184,13 @@ class FeedComparison {
     let at = 0
     for (let item = this.queue[at]; item !== undefined; item = this.queue[at]) {
       const following = this.queue[at + 1]
+      if (this.isBehind) await this.refill()
       if ('text' in item) {
         if (item.us >= beforeUs) break
+        if (this.takeSame(item)) {
+          at++
+          continue
+        }
         if (this.feed === 'status') await this.compareStatus(item)
         else {
           at += await this.compare(item, at)
@@ -190,18 +203,39 @@ class FeedComparison {
       at++
     }
     this.queue.splice(0, at)
-    this.chars = 0
-    for (const item of this.queue) if ('text' in item) this.chars += item.text.length
     if (beforeUs === Number.POSITIVE_INFINITY) await this.finish()
   }
 
-  private async next(): Promise<void> {
+  /** Takes a line that stands in the vault as the frames give it, without waiting for anything; false where it does not. */
+  private takeSame(item: Expected): boolean {
+    const have = this.cursor.text
+    const isStatus = this.feed === 'status'
+    if (this.isAtEnd || isStatus || have === undefined || item.us >= this.options.toUs) return false
+    if (!isSame(item.text, have)) return false
+    this.noteClear(item)
+    this.isResyncing = false
+    if (isSnapshots(this.feed)) this.doubt.agree(item.us)
+    this.step()
+    return true
+  }
+
+  /** Leaves the line at hand; `isBehind` says whether the next ones must be read first. */
+  private step(): void {
     this.lastLine = this.cursor.line
     this.lastFile = this.cursor.file
     const { text } = this.cursor
     if (text !== undefined) this.recent = text
-    if (this.cursor.advance() && this.cursor.peek(LOOKAHEAD) !== undefined) return
+    this.isBehind = !(this.cursor.advance() && this.cursor.peek(LOOKAHEAD) !== undefined)
+  }
+
+  private async refill(): Promise<void> {
+    this.isBehind = false
     this.isAtEnd = !(await this.cursor.fill(LOOKAHEAD))
+  }
+
+  private async next(): Promise<void> {
+    this.step()
+    if (this.isBehind) await this.refill()
   }
 
   private async passHole(hole: Hole, following: Expected | Hole | undefined): Promise<void> {
@@ -217,14 +251,8 @@ class FeedComparison {
   /** Compares one line; the number of expected lines that are done with. */
   private async compare(item: Expected, at: number): Promise<number> {
     if (item.us >= this.options.toUs) return 1
-    if (this.feed === 'l3_events' || this.feed === 'l2_updates') this.noteClear(item)
+    this.noteClear(item)
     const have = this.cursor.text
-    if (!this.isAtEnd && have !== undefined && isSame(item.text, have)) {
-      this.isResyncing = false
-      if (isSnapshots(this.feed)) this.doubt.agree(item.us)
-      await this.next()
-      return 1
-    }
     if (this.isResyncing || this.doubt.isWrong(item.us)) return await this.compareLoosely(item)
     if (this.isAtEnd || have === undefined) {
       this.tellMissing([item])
@@ -260,9 +288,12 @@ class FeedComparison {
     return isOlder || this.isResyncing ? 0 : 1
   }
 
-  private noteClear(item: Expected): void {
-    if (item.text.includes(CLEAR) && item.text.includes(SYNC) && this.doubt.clears.at(-1) !== item.us)
-      this.doubt.clear(item.us)
+  private noteClear({ text, us }: Expected): void {
+    if (!isEvents(this.feed)) return
+    // The head of each line of an instrument is as long as that of the others.
+    if (this.clearAt < 0) this.clearAt = text.indexOf(EVENT_TYPE)
+    if (!text.startsWith(CLEAR, this.clearAt) || !text.includes(SYNC)) return
+    if (this.doubt.clears.at(-1) !== us) this.doubt.clear(us)
   }
 
   /** How many expected lines stand before the one that the vault has here; 0 where none is it. */
@@ -289,8 +320,10 @@ class FeedComparison {
     return { file: this.lastFile, line: this.hasFiles ? this.lastLine + 1 : null }
   }
 
-  private tellMissing(items: readonly Expected[]): void {
-    const first = items[0]!
+  private tellMissing(all: readonly Expected[]): void {
+    const items = all.filter(({ text }) => !this.early.delete(text))
+    const first = items[0]
+    if (first === undefined) return
     if (!this.hasFiles) {
       if (this.isMissingTold) return
       this.isMissingTold = true
@@ -327,6 +360,8 @@ class FeedComparison {
     const isMoved = this.missed.delete(`${have}\n`)
     const isSlipped = us < this.options.hour * 3_600_000_000 + FLAG_US && have.includes('"gap_detected":true')
     if (!isMoved && !isSlipped && !this.isResyncing && !this.doubt.isWrong(us)) {
+      if (this.early.size > DIFFERENCES_MAX) this.early.clear()
+      if (have !== this.recent) this.early.add(`${have}\n`)
       const what = have === this.recent ? 'stands twice' : `the frames do not give it: ${shorten(have)}`
       const finding = makeFinding('not_rebuilt', { ...this.about, file }, line, us, what)
       this.tell('extra', finding, us, item && sourceOf(have, item.from))
@@ -344,8 +379,9 @@ class FeedComparison {
     }
     // One wrong line of events has no effect on those that the frames give.
     const { orderId } = difference
-    if (this.doubt.hasDiffered(orderId) && this.doubt.disagree(us, 'a later event of its order differs too')) return
-    const isEvent = this.feed === 'l3_events' || this.feed === 'l2_updates'
+    if (this.doubt.hasDiffered(orderId) && this.doubt.disagree(us, 'a later event of its order differs too', orderId))
+      return
+    const isEvent = isEvents(this.feed)
     if (isEvent && from !== undefined && this.doubt.open.length < DIFFERENCES_MAX) this.doubt.open.push(difference)
     else this.doubt.keep(difference)
   }
@@ -394,6 +430,7 @@ class FeedComparison {
   }
 
   private async finish(): Promise<void> {
+    if (this.isBehind) await this.refill()
     if (this.feed === 'status') while (!this.isAtEnd) await this.passStatus()
     else while (!this.isAtEnd) await this.passExtra(undefined)
   }
@@ -407,18 +444,15 @@ export class Comparison {
   /** From when on the book of an instrument cannot be compared. */
   private readonly broken = new Map<string, number>()
   private readonly brokenStatus = new Set<string>()
+  /** Lines come in long rows of one feed. */
+  private recent: { feed: string; name: string; comparison: FeedComparison } | undefined
+  /** Characters that wait to be compared. */
+  pendingChars = 0
   /** The line that is played now. */
   place: FramePlace | undefined
 
   constructor(options: ComparisonOptions) {
     this.options = options
-  }
-
-  /** Characters that wait to be compared. */
-  get pendingChars(): number {
-    let sum = 0
-    for (const feed of this.feeds.values()) sum += feed.chars
-    return sum
   }
 
   /** Takes a line that the frames give, with its line end; `name` is the folder of the instrument. */
@@ -432,6 +466,7 @@ export class Comparison {
       this.comparison(feed, name)
       for (const each of this.bookFeeds(name)) each.append({ fromUs: brokenUs, toUs: us })
     }
+    this.pendingChars += text.length
     this.comparison(feed, name).append({ us, text, from: this.place! })
   }
 
@@ -455,6 +490,8 @@ export class Comparison {
   }
 
   private comparison(feed: string, name: string): FeedComparison {
+    const recent = this.recent
+    if (recent?.feed === feed && recent.name === name) return recent.comparison
     const key = `${feed}/${name}`
     let found = this.feeds.get(key)
     if (found === undefined) {
@@ -463,6 +500,7 @@ export class Comparison {
       found = new FeedComparison(feed, name, doubt, this.options)
       this.feeds.set(key, found)
     }
+    this.recent = { feed, name, comparison: found }
     return found
   }
 
@@ -471,6 +509,7 @@ export class Comparison {
     const rank = (key: string) => (/^l\d_(?:events|updates)/.test(key) ? 0 : key.startsWith('status') ? 1 : 2)
     const feeds = [...this.feeds].sort(([a], [b]) => rank(a) - rank(b))
     for (const [, feed] of feeds) await feed.drain(beforeUs)
+    this.pendingChars = 0
   }
 
   /** Compares the rest, and tells what differs; `deathsOf` an instrument say what may be missing. */
@@ -480,6 +519,7 @@ export class Comparison {
     }
     await this.drain(Number.POSITIVE_INFINITY)
     for (const [name, doubt] of this.doubts) {
+      if (doubt.isSpoiled) continue
       doubt.finish()
       const pauses = this.feeds.get(`status/${name}`)?.pauses ?? []
       const deaths = deathsOf(name)
@@ -530,8 +570,12 @@ function isSame(expected: string, have: string): boolean {
   return expected.length === have.length + 1 && expected.startsWith(have)
 }
 
+function isEvents(feed: string): boolean {
+  return feed === 'l3_events' || feed === 'l2_updates'
+}
+
 function isSnapshots(feed: string): boolean {
-  return feed !== 'trades' && feed !== 'status' && feed !== 'l3_events' && feed !== 'l2_updates'
+  return feed !== 'trades' && feed !== 'status' && !isEvents(feed)
 }
 
 function shorten(text: string): string {

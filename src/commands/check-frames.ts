@@ -24,11 +24,13 @@ import {
 } from './check-tasks.ts'
 import { FrameSource, playSources } from './frame-source.ts'
 
-/** What may wait to be compared. */
-const PENDING_CHARS_MAX = 8 * 1024 * 1024
+/** What may wait to be compared: little, so that it is gone before it has grown old in memory. */
+const PENDING_CHARS_MAX = 256 * 1024
 const HEAD_CHARS = 1024
 const MISMATCH = '"event":"checksum_mismatch"'
 const SHOWN_CHARS = 60
+/** How often it is looked how much was read. */
+const LOOK_LINES = 1024
 /** More are not remembered. */
 const SPANS_MAX = 10_000
 
@@ -44,6 +46,8 @@ class ConnectionHour {
   private readonly scope: CheckScope
   private readonly report: (finding: Finding) => void
   private isClosed = true
+  private placedPath = ''
+  private place = ''
   private lastUs = Number.NaN
   /** The process that wrote the line at hand. */
   run = ''
@@ -81,7 +85,12 @@ class ConnectionHour {
 
   /** Where the line at hand stands. */
   get file(): string {
-    return placeOf(this.scope.vault, this.source.path)
+    const { path } = this.source
+    if (path !== this.placedPath) {
+      this.placedPath = path
+      this.place = placeOf(this.scope.vault, path)
+    }
+    return this.place
   }
 
   /** Of the observer: each line as it stands in its file. */
@@ -177,13 +186,16 @@ export async function checkFrames(
     ({ name, files }) => new ConnectionHour(task, files, name, scope, isPlayed, report)
   )
   const bySource = new Map(connections.map(each => [each.source, each]))
-  const comparison = new Comparison({
-    ...{ vault: scope.vault, exchange: task.exchange, hour: task.hour, toUs: scope.toUs, derived: task.derived },
-    // Who judges the instrument tells of what is wrong with its files.
-    trouble: () => undefined
-  })
+  const { hour, derived } = task
+  const comparison = new Comparison({ vault: scope.vault, exchange: task.exchange, hour, toUs: scope.toUs, derived })
   const playback = isPlayed ? new Playback(exchange, sinkFor(comparison, task, scope)) : undefined
   let told = 0
+  let count = 0
+  const tell = (): void => {
+    const chars = connections.reduce((sum, { source }) => sum + source.bytes, 0)
+    if (chars > told) onChars(chars - told)
+    told = chars
+  }
   const lines = await playSources(
     connections.map(({ source }) => source),
     source => {
@@ -191,12 +203,11 @@ export async function checkFrames(
       if (playback !== undefined) playOne(playback, connection, comparison, task.exchange)
     },
     () => {
-      const chars = connections.reduce((sum, { source }) => sum + source.bytes, 0)
-      if (chars !== told) onChars(chars - told)
-      told = chars
+      if (++count % LOOK_LINES === 0) tell()
       return comparison.pendingChars > PENDING_CHARS_MAX ? comparison.drain() : undefined
     }
   )
+  tell()
   for (const [at, connection] of connections.entries())
     connection.finish(await goesOn(task.connections[at]!.next, connection.run))
   if (playback !== undefined) {

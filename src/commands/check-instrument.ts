@@ -45,7 +45,7 @@ export async function checkInstrument(
     chars += count
     onChars(count)
   }
-  const judge = new InstrumentJudge({ exchange, name, report, cadenceMs, endUs: scope.toUs })
+  const judge = new InstrumentJudge({ exchange, name, report, cadenceMs, endUs: Math.min(scope.toUs, scope.nowUs) })
   const feeds = openFeeds(task, scope, report, judge, note)
   let live: FeedLines[] = []
   for (const each of feeds) if (await each.cursor.fill()) live.push(each)

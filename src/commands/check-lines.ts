@@ -27,6 +27,8 @@ interface End {
   readonly hour: number
   readonly us: number
   readonly text: string
+  /** The lines of its last moment. */
+  readonly lines: ReadonlySet<string>
 }
 
 const SHOWN_CHARS = 60
@@ -156,7 +158,10 @@ export class LineCursor {
   private leave(): void {
     const file = this.current
     const text = this.lines.at(-1)
-    this.end = file?.kind === 'gz' && text !== undefined ? { hour: file.hour, us: recvUsOf(text), text } : undefined
+    this.end = undefined
+    if (file?.kind !== 'gz' || text === undefined) return
+    const us = recvUsOf(text)
+    this.end = { hour: file.hour, us, text, lines: new Set(this.lines.filter(line => recvUsOf(line) === us)) }
   }
 
   private turn(): boolean {
@@ -188,7 +193,7 @@ export class LineCursor {
     const file = this.current!
     if (end === undefined) return lines
     if (!this.isRepeating) {
-      if (!(recvUsOf(lines[0]!) < end.us) && lines[0] !== end.text) return lines
+      if (!(recvUsOf(lines[0]!) < end.us) && !end.lines.has(lines[0]!)) return lines
       this.isRepeating = true
       const what = 'holds lines that the compressed file of its hour holds, too'
       if (file.kind === 'jsonl') this.options.trouble('doubled', file, 1, what)

@@ -2,6 +2,7 @@ import { isoMs } from '../core/time.ts'
 import type { Finding, RuleId } from '../quality/finding.ts'
 import { judgeTurn } from '../quality/frames.ts'
 import { settle } from '../quality/settle.ts'
+import { storeDays } from './check-days.ts'
 import { checkLive } from './check-live.ts'
 import { checkPlaces, type Holdings, listHoldings, namesWritten } from './check-place.ts'
 import { filesOf, planCheck } from './check-plan.ts'
@@ -74,7 +75,8 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   const all = listHoldings(vault)
   const holdings = narrowed(all, exchanges, names)
   const writing = namesWritten(vault, all.files, nowMs)
-  const scope: CheckScope = { vault, deep, fromUs, toUs: Math.min(endUs, nowUs - SETTLE_US), nowUs, writing }
+  const toUs = writing.length === 0 ? endUs : Math.min(endUs, nowUs - SETTLE_US)
+  const scope: CheckScope = { vault, deep, fromUs, toUs, nowUs, writing }
   const planned = await planCheck(all.files, { exchanges, names, fromUs, toUs: endUs, isLive: live })
   const totalBytes = bytesOf(planned, holdings)
   let doneBytes = 0
@@ -94,6 +96,7 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
     const nothing = { exchange: '', name: '', feed: '', file: '' }
     if (planned.length === 0) report(makeFinding('no_data', nothing, null, null, 'there is no hour file to look at'))
   }
+  if (!live) await storeDays(planned, { vault, fromUs, toUs: endUs, nowUs })
   for (const piece of pieces) for (const finding of piece.findings) report(finding)
   const looks = { idle: pieces.flatMap(({ idle }) => idle), looked: pieces.flatMap(({ looked }) => looked) }
   const findings = settle(store.findings, looks)

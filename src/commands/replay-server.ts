@@ -324,9 +324,9 @@ class ReplayServer {
     request.resume()
     const key = requestKey(request.method ?? '', request.url ?? '/')
     const found = this.recording.requests.has(key) ? await this.desk.ask(key) : undefined
-    // Nothing came when it was recorded, either.
-    if (found?.status === 0) return void response.destroy()
     const { status, text } = found ?? { status: 404, text: '{"error":"not in the recording"}' }
+    // Nothing came when it was recorded, either (0), or what came is damaged.
+    if (!(status >= 200 && status < 600)) return void response.destroy()
     response.writeHead(status, { 'content-type': 'application/json' }).end(text)
   }
 
@@ -370,7 +370,7 @@ class ReplayServer {
     const { fromUs, toUs = Number.POSITIVE_INFINITY } = this.plan.range
     const tempo = new Tempo(this.plan.speed, fromUs, this.plan.idleUsMax)
     let asked = 0
-    for await (const line of readLife(life)) {
+    for await (const line of readLife(this.plan.vault, life)) {
       if (!client.isOpen) return life.endUs - line.us < END_US
       if (line.us >= toUs) break
       if (line.dir === 'out') {

@@ -85,6 +85,8 @@ export function replayCommand(): Command {
 
 async function replay(options: Options): Promise<void> {
   const plan = readOptions(options, Date.now() * 1000)
+  // Each write tells its failure itself; without a listener it would also end the process.
+  process.stdout.on('error', () => undefined)
   if (plan.port !== null) {
     // Loaded only here: printing lines need not carry it.
     const { serveRecording } = await import('./replay-server.ts')
@@ -94,8 +96,6 @@ async function replay(options: Options): Promise<void> {
   const troubles = new Troubles(plan.vault)
   const merge = new Merge(await inputsOf(plan), troubles.tell)
   const tempo = new Tempo(plan.speed, plan.range.fromUs, plan.idleUsMax)
-  // Each write tells its failure itself; without a listener it would also end the process.
-  process.stdout.on('error', () => undefined)
   while (merge.nextUs < Number.POSITIVE_INFINITY) {
     const nowMs = performance.now()
     const waitMs = tempo.waitMs(merge.nextUs, nowMs)

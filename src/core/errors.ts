@@ -11,7 +11,7 @@ const ERRORS = {
   VAULT_DAMAGED: { exit: 1, advice: 'run `l3cap repair`, or leave the named file out' },
   NOT_LIVE: { exit: 1, advice: 'look at the logs of the process named; without one, start it' },
   UNTRUSTED: { exit: 1, advice: 'see `l3cap coverage` for when it can be trusted' },
-  FINDINGS: { exit: 1, advice: 'see the README on src/quality/README.md on what each rule of `l3cap check` means' },
+  FINDINGS: { exit: 1, advice: 'src/quality/README.md has what each rule demands' },
   REST: { exit: 1, advice: 'look at the network and at the status page of the exchange' },
   DECIMAL: { exit: 1, advice: 'the exchange sent number text that is no plain decimal' }
 } as const

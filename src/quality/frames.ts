@@ -43,6 +43,8 @@ interface Hole {
   readonly after: number
   readonly from: number
   readonly to: number
+  /** Whether it was said that the line behind it stands too early. */
+  readonly isTold: boolean
 }
 
 /** So many lines further on a line that was missed is no longer waited for. */
@@ -135,7 +137,7 @@ export class FrameJudge {
     }
     if (cut.frame > last.frame) {
       this.settleHole()
-      this.hole = { at: edge, after: last.frame, from: last.frame + 1, to: cut.frame - 1 }
+      this.hole = { at: edge, after: last.frame, from: last.frame + 1, to: cut.frame - 1, isTold: false }
       this.holeCount = this.count
       this.last = edge
       return true
@@ -150,12 +152,13 @@ export class FrameJudge {
       const { file, line, us, frame } = hole.at
       this.hole = undefined
       if (cut.frame === hole.from) {
-        this.find('frame_order', file, line, us, `frame ${frame} stands before frame ${cut.frame}`)
-        const left = { ...hole, from: hole.from + 1 }
+        const message = `frame ${frame} stands before frame ${cut.frame}`
+        if (!hole.isTold) this.find('frame_order', file, line, us, message)
+        const left = { ...hole, from: hole.from + 1, isTold: true }
         if (left.from <= left.to) this.hole = left
         return false
       }
-      if (cut.frame === hole.from + 1) {
+      if (cut.frame === hole.from + 1 && !hole.isTold) {
         this.find('frame_order', file, line, us, `is numbered ${frame} where ${hole.from} was due`)
         this.last = edge
         return true

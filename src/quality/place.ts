@@ -39,13 +39,11 @@ const FOREIGN_MAX = 100
 
 /** Judges the hour files of a vault, and the paths (relative to it) of what is none. */
 export function judgePlaces(files: readonly PlacedFile[], foreign: readonly string[], options: PlaceOptions): void {
-  const wanted = files.filter(
-    ({ hour }) => (hour + 1) * HOUR_US > options.fromUs && hour * HOUR_US < Math.max(options.toUs, options.nowUs + 1)
-  )
-  const ahead = files.filter(({ hour }) => hour * HOUR_US > options.nowUs + AHEAD_US_MAX)
-  for (const each of ahead) {
+  const isAhead = ({ hour }: PlacedFile) => hour * HOUR_US > options.nowUs + AHEAD_US_MAX
+  const isWanted = ({ hour }: PlacedFile) => (hour + 1) * HOUR_US > options.fromUs && hour * HOUR_US < options.toUs
+  const wanted = files.filter(each => isWanted(each) && !isAhead(each))
+  for (const each of files.filter(isAhead))
     find(options, 'future_hour', each, `is of the hour from ${isoMs(each.hour * HOUR_US)}, which has not begun`)
-  }
   for (const each of wanted) judgeFile(each, options)
   judgeRetention(wanted, options)
   judgeFeeds(wanted, options)

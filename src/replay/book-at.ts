@@ -90,6 +90,10 @@ interface Replayed {
   readonly replay: OrderReplay | LevelReplay
   readonly hour: number
   next: Mark | null
+  /** Whether the hour has lines up to the moment. */
+  hasBegun: boolean
+  /** Whether all of its lines were read, and half a one stands behind them. */
+  isCut: boolean
 }
 
 /** The streams of one instrument that a book is made from and proven by. */
@@ -102,6 +106,10 @@ interface Feeds {
 }
 
 const FOREVER = Number.MAX_SAFE_INTEGER
+/** More levels than any book has. */
+const ALL_LEVELS = 1e9
+/** A snapshot that is not the last one before a loss. */
+const REGULAR = ',"gap_detected":false,'
 /** Where `timestamp_utc` stands in a line. */
 const TIME_AT = '{"timestamp_utc":"'.length
 
@@ -167,14 +175,14 @@ function feedsOf(
 async function replayUpTo(feeds: Feeds, atUs: number): Promise<Replayed> {
   const hours = [...new Set(feeds.events.hours.map(({ hour }) => hour))].filter(hour => hour <= hourOf(atUs))
   const newest = hours.at(-1)
-  let found: Replayed = { replay: replayOf(feeds.level), hour: newest ?? hourOf(atUs), next: null }
+  let found = beginOf(feeds, newest ?? hourOf(atUs))
   if (newest !== undefined) {
     await replayHour(feeds, found, atUs)
     const before = hours.at(-2)
     // The first lines of an hour come when the first frame does: until then the book is that of the hour before.
-    if (before !== undefined && found.replay.doubt?.kind === 'no_image') {
+    if (before !== undefined && !found.hasBegun && found.replay.doubt?.kind === 'no_image') {
       const { next } = found
-      found = { replay: replayOf(feeds.level), hour: before, next: null }
+      found = beginOf(feeds, before)
       await replayHour(feeds, found, atUs)
       found.next ??= next
     }
@@ -187,6 +195,10 @@ function replayOf(level: Level): OrderReplay | LevelReplay {
   return level === 'l3' ? new OrderReplay() : new LevelReplay()
 }
 
+function beginOf({ level }: Feeds, hour: number): Replayed {
+  return { replay: replayOf(level), hour, next: null, hasBegun: false, isCut: false }
+}
+
 function hourStream(stream: Stream, hour: number): Stream {
   return { ...stream, hours: stream.hours.filter(each => each.hour === hour) }
 }
@@ -197,7 +209,10 @@ async function replayHour(feeds: Feeds, found: Replayed, atUs: number): Promise<
   const stream = hourStream(feeds.events, hour)
   let lastUs = hour * HOUR_US
   const onDamage = ({ file }: { file: string }) => replay.damage(file, lastUs)
-  for await (const { lines, file, firstLine } of readStream(feeds.vault, stream, {}, onDamage)) {
+  const onTail = (): void => {
+    found.isCut = true
+  }
+  for await (const { lines, file, firstLine } of readStream(feeds.vault, stream, {}, onDamage, onTail)) {
     for (let n = 0; n < lines.length; n++) {
       const line = lines[n]!
       const us = recvUsOf(line)
@@ -213,6 +228,7 @@ async function replayHour(feeds: Feeds, found: Replayed, atUs: number): Promise<
         continue
       }
       lastUs = us
+      found.hasBegun = true
       replay.take(line, us, `${file}:${firstLine + n}`)
     }
   }
@@ -226,7 +242,9 @@ function markOf(line: string, us: number, hour: number): Mark | null {
       Record<string, unknown> | undefined
     >
     const facts = metadata ?? detail
-    return { us, hour, type: String(event_type ?? event), reason: String(facts?.synced_at ?? facts?.reason ?? '') }
+    // Trades that are missing are no loss of the book.
+    const type = detail?.channel === 'trades' ? 'trades' : String(event_type ?? event)
+    return { us, hour, type, reason: String(facts?.synced_at ?? facts?.reason ?? '') }
   } catch {
     return null
   }
@@ -245,15 +263,22 @@ async function firstAfter(feeds: Feeds, hour: number): Promise<Mark | null> {
   return null
 }
 
-/** What the status records tell from one moment to another, both included. */
+/** What the status records tell from one moment to another, both included. What cannot be read of them is `damaged`. */
 async function readMarks(feeds: Feeds, fromUs: number, toUs: number): Promise<Mark[]> {
   const marks: Mark[] = []
   if (feeds.status === undefined) return marks
   const hours = feeds.status.hours.filter(({ hour }) => hour >= hourOf(fromUs) && hour <= hourOf(toUs))
   const range = { fromUs, toUs: toUs === FOREVER ? undefined : toUs + 1 }
-  for await (const batch of readStream(feeds.vault, { ...feeds.status, hours }, range, () => undefined)) {
-    const found = batch.lines.map(line => markOf(line, recvUsOf(line), batch.hour))
-    marks.push(...found.filter(mark => mark !== null))
+  const damage = (place: string): number =>
+    marks.push({ us: marks.at(-1)?.us ?? fromUs, hour: hourOf(fromUs), type: 'damaged', reason: place })
+  const onDamage = ({ file }: { file: string }): number => damage(file)
+  for await (const batch of readStream(feeds.vault, { ...feeds.status, hours }, range, onDamage)) {
+    for (const [n, line] of batch.lines.entries()) {
+      const us = recvUsOf(line)
+      const mark = hourOf(us) === batch.hour ? markOf(line, us, batch.hour) : null
+      if (mark !== null) marks.push(mark)
+      else damage(`${batch.file}:${batch.firstLine + n}`)
+    }
   }
   return marks
 }
@@ -283,14 +308,40 @@ async function* proofs(
 
 /** Whether a snapshot is that of a book: the levels it shows, and what it says of the whole of it. */
 function shows(line: string, replay: OrderReplay | LevelReplay): boolean {
-  const { book } = replay
-  const depth = Number(/"bids_top(\d+)":/.exec(line)?.[1] ?? 0)
-  const levels = `"bids_top${depth}":${book.top(false, depth)},"asks_top${depth}":${book.top(true, depth)},`
   const isWhole =
     replay instanceof OrderReplay
       ? line.endsWith(`,"stats":${replay.book.stats()}}`)
       : line.includes(`,"seqId":${replay.last?.seqId ?? null},`)
-  return isWhole && line.includes(levels) && line.includes(',"gap_detected":false,')
+  return isWhole && line.includes(REGULAR) && hasLevels(line, replay)
+}
+
+function hasLevels(line: string, { book }: OrderReplay | LevelReplay): boolean {
+  const depth = Number(/"bids_top(\d+)":/.exec(line)?.[1] ?? 0)
+  return line.includes(`"bids_top${depth}":${book.top(false, depth)},"asks_top${depth}":${book.top(true, depth)},`)
+}
+
+/** Whether a snapshot from one moment to another shows another book: events before it are missing. */
+async function isContradicted({ vault, shots }: Feeds, replayed: Replayed, fromUs: number, toUs: number) {
+  if (shots === undefined) return false
+  const { replay, hour } = replayed
+  for await (const { lines } of readStream(vault, hourStream(shots, hour), { fromUs, toUs }, () => undefined))
+    if (lines.some(line => line.includes(REGULAR) && line.endsWith('}') && !hasLevels(line, replay))) return true
+  return false
+}
+
+/** Whether the image that an hour begins with is the book that the hour before has left: none of its events is missing then. */
+async function isTakenOver(feeds: Feeds, { replay }: Replayed, hour: number): Promise<boolean> {
+  const image = replayOf(feeds.level)
+  const textOf = ({ book }: OrderReplay | LevelReplay) =>
+    [book.top(false, ALL_LEVELS), book.top(true, ALL_LEVELS)].join()
+  for await (const { lines } of readStream(feeds.vault, hourStream(feeds.events, hour), {}, () => undefined)) {
+    for (const line of lines) {
+      image.take(line, recvUsOf(line), '')
+      if (image.doubt === null) return textOf(image) === textOf(replay)
+      if (image.doubt.kind === 'damaged') return false
+    }
+  }
+  return false
 }
 
 /** When the book was last built from a full image: what the last `synced` before its last change says. */
@@ -315,6 +366,16 @@ async function judge(feeds: Feeds, replayed: Replayed, marks: readonly Mark[], a
   )
   if (end !== undefined && end.us <= atUs) return ofEnd(end, last.us, next)
   const mismatch = marks.find(({ type, us }) => type === 'checksum_mismatch' && us >= image.us && us <= atUs)
+  const broken = marks.find(({ type, us }) => type === 'damaged' && us <= atUs)
+  if (broken !== undefined) {
+    const message = `${broken.reason} is damaged: what it said of the time from ${isoMs(broken.us)} on is unknown`
+    return { kind: 'damaged', message, cause: '', fromUs: broken.us, toUs: null }
+  }
+  const loss = marks.find(({ type, us }) => type === 'gap' && us > image.us && us <= atUs)
+  if (loss !== undefined) {
+    const message = `inside a gap (${loss.reason}) from ${isoMs(loss.us)}; the events of that time are missing in the vault`
+    return { kind: 'gap', message, cause: loss.reason, fromUs: loss.us, toUs: null }
+  }
   if (mismatch !== undefined) {
     const message = `a checksum of the exchange did not match at ${isoMs(mismatch.us)}, and no image has come since`
     return { kind: 'checksum', message, cause: '', fromUs: mismatch.us, toUs: null }
@@ -325,18 +386,23 @@ async function judge(feeds: Feeds, replayed: Replayed, marks: readonly Mark[], a
     const message = `at ${found}: nothing proves the book after ${isoMs(last.us)}`
     return { kind: 'gap', message, cause: next.reason, fromUs: last.us, toUs: next.us }
   }
-  if (end === undefined && isContinuation(next, hour, marks)) return null
-  const isStop = end?.type === 'stopped' && end.hour === hour
+  if (end === undefined && (await isContinuation(feeds, replayed, marks))) return null
   const limitUs = Math.min(end?.us ?? FOREVER, next?.us ?? FOREVER, (hour + 1) * HOUR_US)
-  if (isStop) return null
+  if (end?.type === 'stopped' && end.hour === hour) {
+    if (!replayed.isCut && !(await isContradicted(feeds, replayed, last.us + 1, end.us + 1))) return null
+    const message = `lines are missing in the vault after ${isoMs(last.us)}, before the capture was stopped`
+    return { kind: 'damaged', message, cause: '', fromUs: last.us, toUs: next?.us ?? null }
+  }
   for await (const _ of proofs(feeds, replay, hour, atUs, limitUs)) return null
   return ofEnding(feeds, replayed, end, atUs)
 }
 
 /** Whether a line after the moment shows that the events up to it miss nothing. */
-function isContinuation(next: Mark | null, hour: number, marks: readonly Mark[]): boolean {
+async function isContinuation(feeds: Feeds, replayed: Replayed, marks: readonly Mark[]): Promise<boolean> {
+  const { next, hour } = replayed
   if (next === null) return false
-  if (next.type === 'clear' && next.reason === 'hour') return next.hour <= hour + 1
+  if (next.type === 'clear' && next.reason === 'hour')
+    return next.hour === hour || (next.hour === hour + 1 && (await isTakenOver(feeds, replayed, next.hour)))
   if (next.hour !== hour) return false
   // A fresh image may be the first thing that another process wrote: only where the status tells of it, it tells of that too.
   return next.type !== 'clear' || marks.some(({ type, us }) => type === 'synced' && us === next.us)
@@ -379,7 +445,7 @@ function ofEnding(feeds: Feeds, { replay, hour, next }: Replayed, end: Mark | un
       ? end === undefined
       : momentHour > hour && others.some(each => each.hour === momentHour)
   ) {
-    const message = `events are missing in the vault after ${isoMs(lastUs)}: an hour has no file, or it does not begin with an image`
+    const message = `events are missing in the vault after ${isoMs(lastUs)}: an hour has no file, or has lost its begin or its end`
     return { kind: 'hour_missing', message, cause: '', fromUs: lastUs, toUs }
   }
   if (end !== undefined) return ofEnd(end, lastUs, next)

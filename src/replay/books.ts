@@ -44,10 +44,14 @@ export abstract class BookReplay {
     if (!this.apply(line, us, place)) this.damage(place, us)
   }
 
-  /** From here on lines are missing: the next image makes up for them. */
+  /** From here on lines are missing: the next image makes up for them, and one that was begun is none. */
   damage(place: string, us: number | null): void {
+    this.abandon()
     if (this.doubt === null || this.doubt === NO_IMAGE) this.doubt = { kind: 'damaged', cause: '', us, place }
   }
+
+  /** Forgets what is not whole yet. */
+  protected abstract abandon(): void
 
   /** False for a line that is none of its feed, or does not fit. */
   protected abstract apply(line: string, us: number, place: string): boolean
@@ -83,6 +87,11 @@ export class OrderReplay extends BookReplay {
   private pending: BookEvent[] = []
   private frame = ''
 
+  protected abandon(): void {
+    this.building = null
+    this.pending = []
+  }
+
   protected apply(line: string, us: number, place: string): boolean {
     const event = readEventLine(line) ?? parseEventLine(line)
     if (event === undefined || !hasNumbers(event)) return false
@@ -94,10 +103,8 @@ export class OrderReplay extends BookReplay {
     } else if (this.building !== null && type === 'snapshot') {
       applyEvent(this.building.book, event)
       this.building.count++
-    } else if (this.building !== null || type === 'snapshot') {
-      this.building = null
-      return false
-    } else if (!this.change(event)) return false
+    } else if (this.building !== null || type === 'snapshot') return false
+    else if (!this.change(event)) return false
     if (type === 'gap') this.lost(us, reasonOf(event.metadata), place)
     if (!last || type === 'gap') return true
     if (this.building !== null) this.finish(this.building, us)
@@ -139,6 +146,10 @@ export class OrderReplay extends BookReplay {
 export class LevelReplay extends BookReplay {
   book = new LevelBook()
   private building: Building<LevelBook> | null = null
+
+  protected abandon(): void {
+    this.building = null
+  }
 
   protected apply(line: string, us: number, place: string): boolean {
     const update = parseUpdate(line)

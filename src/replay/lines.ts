@@ -22,14 +22,15 @@ export interface PlacedBatch extends LineBatch {
 /**
  * The lines of a stream within a range, in order. Where an hour stands there compressed and plain, lines that are in both are
  * read once; a file that retention compresses meanwhile is read as what it became. A half line at the end of a file is
- * left out: it is being written, or was never finished. Of a damaged file what can be read is; `onDamage` is told (or throws).
+ * left out: it is being written, or was never finished; `onTail` is told. Of a damaged file what can be read is; `onDamage` is told (or throws).
  * @throws {L3capError} `VAULT` when a file cannot be read
  */
 export async function* readStream(
   vault: string,
   stream: Stream,
   range: Range,
-  onDamage: (damage: Damage) => void
+  onDamage: (damage: Damage) => void,
+  onTail?: () => void
 ): AsyncGenerator<PlacedBatch> {
   let hour = Number.NaN
   let lastUs = Number.NEGATIVE_INFINITY
@@ -43,7 +44,7 @@ export async function* readStream(
       const fromUs = Math.max(range.fromUs ?? Number.NEGATIVE_INFINITY, lastUs + 1)
       file = undefined
       try {
-        for await (const batch of readHour(path, { fromUs, toUs: range.toUs })) {
+        for await (const batch of readHour(path, { fromUs, toUs: range.toUs, onTail })) {
           yield { ...batch, file: placeOf(vault, path), hour }
           const us = lastTimeOf(batch.lines)
           if (us > lastUs) lastUs = us

@@ -1,11 +1,11 @@
 /** Recorded connections as something that can be played again: which there are, their lines, and which one a client gets. */
 import stringify from 'fast-json-stable-stringify'
-import { L3capError } from '../core/errors.ts'
 import type { FeedKind, Instrument } from '../core/instrument.ts'
 import { asObject } from '../core/json.ts'
-import { HOUR_US } from '../core/time.ts'
-import type { HourFile } from '../vault/layout.ts'
-import { listStreams, type Range, readHour, recvUsOf, type Stream } from '../vault/streams.ts'
+import { HOUR_US, hourOf } from '../core/time.ts'
+import { listStreams, type Range, recvUsOf, type Stream } from '../vault/streams.ts'
+import { type Damage, readStream } from './lines.ts'
+import { fail } from './vault.ts'
 
 /** One recorded connection, from its `open` line to its end. */
 export interface Life {
@@ -17,9 +17,8 @@ export interface Life {
   readonly openUs: number
   /** When its last line was written, µs. */
   endUs: number
-  /** Its hour files, and the number of its `open` line in the first one. */
-  readonly hours: HourFile[]
-  readonly line: number
+  /** The lines of its connection's name, from the hour of its `open` line on. */
+  readonly stream: Stream
   /** The first thing that was said on it, as `canonical` gives it; undefined when nothing was. */
   asked: string | undefined
   /** Whether that came before anything else. */
@@ -34,13 +33,14 @@ export interface Recording {
   readonly requests: ReadonlySet<string>
   /** Connections that were open at the start, and whose opening is no longer in the vault. */
   readonly lost: readonly string[]
-  /** What is wrong with which file. */
+  /** What is wrong, the first of each file. */
   readonly damaged: readonly string[]
 }
 
 interface Seen {
   readonly requests: Set<string>
-  readonly damaged: string[]
+  /** By file. */
+  readonly damaged: Map<string, string>
 }
 
 /** One line of a recorded connection. `rest` is its text behind `dir`, up to the end: `,"msg":[…]}`. */
@@ -58,6 +58,8 @@ const MSG = ',"msg":'
 const VOLATILE = ['id', 'req_id', 'reqid', 'cid', 'key', 'nonce', 'passphrase', 'signature', 'timestamp', 'token']
 /** Parts of an address that only keep caches and thieves away. */
 const VOLATILE_QUERY = ['_', 'nonce', 'signature', 'timestamp']
+/** In a text without end the search for its brace would not end soon, either. */
+const KEEP_ALIVE_CHARS_MAX = 200
 const KEEP_ALIVE = /^\s*(?:"?p[io]ng"?|\{[^{}]*"p[io]ng"[^{}]*\})\s*$/i
 
 /** A message without what differs from one session to the next (ids, times, secrets), to compare with another. */
@@ -79,11 +81,13 @@ export function canonical(text: string): string {
 
 /** Whether a message only keeps its connection alive: those come by the clock of the client. */
 export function isKeepAlive(text: string): boolean {
-  return KEEP_ALIVE.test(text)
+  return text.length <= KEEP_ALIVE_CHARS_MAX && KEEP_ALIVE.test(text)
 }
 
 /** What a REST request is compared by: method, path, and the query in any order. `address` is a path or a whole address. */
 export function requestKey(method: string, address: string): string {
+  // Nobody has recorded what is no address.
+  if (!URL.canParse(address, 'http://localhost')) return `${method} ${address}`
   const url = new URL(address, 'http://localhost')
   for (const name of VOLATILE_QUERY) url.searchParams.delete(name)
   url.searchParams.sort()
@@ -120,65 +124,70 @@ export function chooseLife(lives: readonly Life[], path: string, message: string
 export async function findLives(vault: string, exchange: string, range: Range): Promise<Recording> {
   const { fromUs = Number.NEGATIVE_INFINITY, toUs } = range
   const lives: Life[] = []
-  const seen: Seen = { requests: new Set(), damaged: [] }
+  const seen: Seen = { requests: new Set(), damaged: new Map() }
   const lost: string[] = []
   for (const stream of listStreams(vault, { exchange, feed: 'frames' }, { toUs })) {
     let first = stream.hours.findIndex(({ hour }) => (hour + 1) * HOUR_US > fromUs)
     if (first < 0) continue
-    let isOpened = await beginsWithOpen(stream.hours[first]!)
-    while (!isOpened && first > 0) isOpened = await beginsWithOpen(stream.hours[--first]!)
-    const found = await livesOf(stream, first, toUs, seen)
+    let isOpened = await beginsWithOpen(vault, stream, first)
+    while (!isOpened && first > 0) isOpened = await beginsWithOpen(vault, stream, --first)
+    const found = await livesOf(vault, { ...stream, hours: stream.hours.slice(first) }, toUs, seen)
     lives.push(...found.filter(life => life.endUs >= fromUs))
     if (!isOpened) lost.push(stream.name)
   }
   lives.sort((a, b) => a.openUs - b.openUs)
-  return { lives, lost, ...seen }
+  return { lives, lost, requests: seen.requests, damaged: [...seen.damaged.values()] }
 }
 
-async function beginsWithOpen({ path }: HourFile): Promise<boolean> {
-  try {
-    for await (const { lines } of readHour(path)) return HEAD.exec(lines[0]!.slice(0, HEAD_CHARS))?.[2] === 'open'
-  } catch (error) {
-    // Whoever reads the whole of it tells the damage.
-    if (!(error instanceof L3capError)) throw error
-  }
+async function beginsWithOpen(vault: string, stream: Stream, at: number): Promise<boolean> {
+  const hour = { ...stream, hours: stream.hours.slice(at, at + 1) }
+  // Whoever reads the whole of it tells the damage.
+  for await (const { lines } of readStream(vault, hour, {}, () => undefined)) return dirOf(lines[0]!) === 'open'
   return false
 }
 
-async function livesOf(stream: Stream, first: number, toUs: number | undefined, seen: Seen): Promise<Life[]> {
+/** What a line is; undefined when it is none of frames. */
+function dirOf(text: string): string | undefined {
+  const head = text.slice(0, HEAD_CHARS)
+  // Nearly all lines are frames that came.
+  return head.includes(IN) ? 'in' : HEAD.exec(head)?.[2]
+}
+
+async function livesOf(vault: string, stream: Stream, toUs: number | undefined, seen: Seen): Promise<Life[]> {
   const lives: Life[] = []
   let life: Life | undefined
   let isFirst = false
-  const take = (text: string, dir: string, open: () => Life | undefined): void => {
+  const take = (text: string, dir: string): void => {
     if (dir === 'open') {
-      life = open()
+      // Of one that cannot be read the lines belong to nobody.
+      life = undefined
+      life = openLife(text, stream)
       if (life) lives.push(life)
       isFirst = true
     } else if (life && dir !== 'tick' && dir !== 'state') {
       if (dir === 'http') seen.requests.add(keyOf(readPlayed(text)!.rest))
       else if (dir === 'out' && life.asked === undefined) noteAsked(life, text, isFirst)
       isFirst = false
-      if (dir === 'close') life = undefined
     }
   }
-  for (const file of stream.hours.slice(first)) {
-    life?.hours.push(file)
-    try {
-      for await (const { lines, firstLine } of readHour(file.path, { toUs })) {
-        for (const [at, text] of lines.entries()) {
-          const us = recvUsOf(text)
-          const before = life
-          const head = text.slice(0, HEAD_CHARS)
-          // Nearly all lines are frames that came.
-          const dir = head.includes(IN) ? 'in' : HEAD.exec(head)?.[2]
-          if (dir !== undefined) take(text, dir, () => openLife(text, file, firstLine + at))
-          const current = dir === 'open' ? life : before
-          if (current && us > current.endUs) current.endUs = us
-        }
+  const note = (file: string, what: string): void => {
+    if (!seen.damaged.has(file)) seen.damaged.set(file, what)
+  }
+  const onDamage = ({ file, message }: Damage): void => note(file, message)
+  for await (const { lines, file, firstLine, hour } of readStream(vault, stream, { toUs }, onDamage)) {
+    for (const [at, text] of lines.entries()) {
+      const us = recvUsOf(text)
+      const dir = dirOf(text)
+      try {
+        if (dir === undefined || hourOf(us) !== hour) throw new SyntaxError('it is no frame of this hour')
+        take(text, dir)
+      } catch (error) {
+        if (!(error instanceof SyntaxError)) throw error
+        note(file, `${file}:${firstLine + at}: ${error.message}`)
+        continue
       }
-    } catch (error) {
-      if (!(error instanceof L3capError)) throw error
-      seen.damaged.push(error.message)
+      if (life && us > life.endUs) life.endUs = us
+      if (dir === 'close') life = undefined
     }
   }
   return lives
@@ -197,19 +206,19 @@ export function keyOf(rest: string): string {
   return requestKey(String(method), String(url))
 }
 
-function openLife(text: string, file: HourFile, line: number): Life | undefined {
+function openLife(text: string, stream: Stream): Life | undefined {
   const { url, open } = JSON.parse(text) as Record<string, unknown>
   const { instruments, feeds } = asObject(open) ?? {}
   if (!Array.isArray(instruments) || !Array.isArray(feeds) || !URL.canParse(String(url))) return undefined
+  const us = recvUsOf(text)
   return {
-    conn: file.name,
+    conn: stream.name,
     path: new URL(String(url)).pathname,
     instruments: instruments as Instrument[],
     feeds: feeds as FeedKind[],
-    openUs: recvUsOf(text),
-    endUs: recvUsOf(text),
-    hours: [file],
-    line,
+    openUs: us,
+    endUs: us,
+    stream: { ...stream, hours: stream.hours.filter(({ hour }) => hour >= hourOf(us)) },
     asked: undefined,
     asksFirst: false
   }
@@ -226,28 +235,26 @@ function readPlayed(text: string): (PlayedLine & { frame: number }) | undefined 
  * `skip`, and no more follow, as behind one that was recorded.
  * @throws {L3capError} `VAULT`, `VAULT_DAMAGED` when a file cannot be read
  */
-export async function* readLife(life: Life): AsyncGenerator<PlayedLine> {
+export async function* readLife(vault: string, life: Life): AsyncGenerator<PlayedLine> {
   let frame = 0
   let us = life.openUs
-  for (const [hour, file] of life.hours.entries()) {
-    for await (const { lines, firstLine } of readHour(file.path, { fromUs: life.openUs })) {
-      const behind = hour === 0 ? Math.max(0, life.line - firstLine) : 0
-      for (let at = behind; at < lines.length; at++) {
-        const line = readPlayed(lines[at]!)
-        if (frame === 0) {
-          frame = line!.frame
-          continue
-        }
-        if (line?.dir === 'open') return
-        if (line?.frame !== frame + 1) {
-          yield { us, dir: 'skip', rest: ',"count":null}' }
-          return
-        }
+  for await (const { lines } of readStream(vault, life.stream, { fromUs: us }, fail)) {
+    for (const text of lines) {
+      const line = readPlayed(text)
+      const isOpen = line?.dir === 'open'
+      if (frame === 0 && isOpen) {
         frame = line.frame
-        us = line.us
-        yield line
-        if (line.dir === 'close' || line.dir === 'skip') return
+        continue
       }
+      if (isOpen) return
+      if (line?.frame !== frame + 1 || frame === 0) {
+        yield { us, dir: 'skip', rest: ',"count":null}' }
+        return
+      }
+      frame = line.frame
+      us = line.us
+      yield line
+      if (line.dir === 'close' || line.dir === 'skip') return
     }
   }
 }

@@ -328,7 +328,8 @@ function theOnly<Item extends { exchange: string; name: string }>(items: readonl
   throw new L3capError('USAGE', `${wanted} may be one of these: ${names}`)
 }
 
-function fail({ file, line, message, cause }: Damage): never {
+/** What is done about damage that nobody wants to be told of. */
+export function fail({ file, line, message, cause }: Damage): never {
   const place = line === null ? file : `${file}:${line}`
   throw new L3capError('VAULT_DAMAGED', `${place}: ${message}`, { cause })
 }

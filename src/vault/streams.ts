@@ -1,6 +1,7 @@
 /** The lines of a vault's streams: which hours there are, and their whole lines with their numbers. */
 import { closeSync, fstatSync } from 'node:fs'
 import { relative, sep } from 'node:path'
+import { L3capError, messageOf } from '../core/errors.ts'
 import { HOUR_US } from '../core/time.ts'
 import { type HourFile, type HourFilter, listHours } from './layout.ts'
 import { findLineStart, openRegular, readLines, readRange } from './reader.ts'
@@ -28,7 +29,7 @@ export interface LineBatch {
 
 /** `onTail` is told what follows the last line end, and the number of that line, once, when there is any. */
 export interface ReadHourOptions extends Range {
-  readonly onTail?: (tail: string, line: number) => void
+  readonly onTail?: ((tail: string, line: number) => void) | undefined
 }
 
 const RECORD_HEAD = '{"timestamp_utc":"2023-12-14T15:30:46.001Z","recv_us":'.length
@@ -114,6 +115,14 @@ export async function* readHour(path: string, options: ReadHourOptions = {}): As
 
 /** A line start of a plain file at or before the first line of a moment, and the number of that line. */
 function enter(path: string, fromUs: number): { offset: number; line: number } {
+  try {
+    return search(path, fromUs)
+  } catch (error) {
+    throw new L3capError('VAULT', `cannot read ${path}: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+function search(path: string, fromUs: number): { offset: number; line: number } {
   const file = openRegular(path)
   try {
     let low = 0

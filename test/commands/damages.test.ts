@@ -432,9 +432,10 @@ function spoil(copy: string, { place, spoil: make, file }: Damage): { file: stri
   return { file: placeOf(copy, path), line }
 }
 
-function copyVault(): string {
+/** A copy of the vault, or of one exchange in it. */
+function copyVault(exchange = ''): string {
   const copy = join(folder, `copy-${++copies}`)
-  cpSync(vault, copy, { recursive: true })
+  cpSync(join(vault, 'raw', exchange), join(copy, 'raw', exchange), { recursive: true })
   return copy
 }
 

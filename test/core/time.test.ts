@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { HOUR_US, hourOf, isoMs, parseDuration, usText } from '../../src/core/time.ts'
+import { HOUR_US, hourOf, isoMs, parseDuration, parseMoment, usText } from '../../src/core/time.ts'
 
 describe('usText', () => {
   it('says what String says', () => {
@@ -63,5 +63,43 @@ describe('parseDuration', () => {
 
   it.each(['', '5', 's', '-1s', '1 s', '1y', '1e3s', '.5s', '5.s', '2s2s', '2S'])('%j is none', text => {
     expect(parseDuration(text)).toBeUndefined()
+  })
+})
+
+describe('parseMoment', () => {
+  const us = (iso: string) => Date.parse(iso) * 1000
+
+  it.each([
+    ['2026-11-20', us('2026-11-20T00:00:00Z')],
+    ['2026-11-20 15:30', us('2026-11-20T15:30:00Z')],
+    ['2026-11-20T15:30:45', us('2026-11-20T15:30:45Z')],
+    ['2026-11-20T15:30:45Z', us('2026-11-20T15:30:45Z')],
+    ['2026-11-20 15:30:45.5Z', us('2026-11-20T15:30:45.500Z')],
+    ['2026-11-20T15:30:45.123456Z', us('2026-11-20T15:30:45Z') + 123_456],
+    ['2026-11-20T15:30:45.123456789Z', us('2026-11-20T15:30:45Z') + 123_456],
+    ['2026-11-20T15:30:45.000001+02:00', us('2026-11-20T13:30:45Z') + 1],
+    ['1795215646000001', 1_795_215_646_000_001]
+  ])('%s', (text, moment) => {
+    expect(parseMoment(text)).toBe(moment)
+  })
+
+  it.each([
+    '',
+    'now',
+    '-5m',
+    '2026-02-30',
+    '2026-13-01',
+    '2026-11-20 25:00',
+    '15:30',
+    '2026-11-20T15:30:45.Z',
+    '179521564600000'
+  ])('%j is none', text => {
+    expect(parseMoment(text)).toBeUndefined()
+  })
+
+  it('counts from now', () => {
+    expect(parseMoment('now', 7_000_000_000)).toBe(7_000_000_000)
+    expect(parseMoment('-5m', 7_000_000_000)).toBe(6_700_000_000)
+    expect(parseMoment('-5', 7_000_000_000)).toBeUndefined()
   })
 })

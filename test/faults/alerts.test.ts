@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { rmSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { listHours } from '../../src/vault/layout.ts'
 import { Listener } from '../helpers/listener.ts'
 import { type LifeOptions, type Running, Stage, type StageOptions, until } from './harness.ts'
 
@@ -24,7 +23,7 @@ class Scene {
     this.stage = stage
     this.listener = listener
     this.capture = capture
-    const words = ['check', '--since', '5m', '--watch', '1s', '--vault', stage.vault]
+    const words = ['check', '--live', '--watch', '1s', '--vault', stage.vault]
     this.check = spawn(process.execPath, [BIN, ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, L3CAP_WEBHOOK: `${listener.url}/hook`, L3CAP_HEARTBEAT: `${listener.url}/beat` }
@@ -43,7 +42,8 @@ class Scene {
     return this.listener.at('/hook').map(body => `${String(body?.event)} ${String(body?.rule)}`)
   }
 
-  private get rounds(): number {
+  /** How many checks were made. */
+  get rounds(): number {
     return this.listener.at('/beat').length
   }
 
@@ -96,25 +96,59 @@ async function onScene(
   }
 }
 
-describe('check --watch', () => {
-  it.concurrent('tells that a line is wrong, once, and that it is right again', SLOW, async () => {
+describe('check --live --watch', () => {
+  it.concurrent('tells that a capture has died, once, and that another has taken over', SLOW, async () => {
     await onScene(
       {},
       () => ({}),
       async scene => {
-        expect(await scene.capture.stop()).toBe(0)
-        await scene.pass(3)
-        expect(scene.told).toEqual([])
-        const { path } = listHours(scene.stage.vault, { feed: 'l3_spot', name: 'BTCUSD' })[0]!
-        const whole = readFileSync(path, 'utf8')
-        writeFileSync(path, whole.replace(/"best_bid":"\d+"/, '"best_bid":"1"'))
+        await scene.capture.kill()
+        const before = scene.rounds
         await scene.until(() => scene.told.length > 0)
-        await scene.pass(3)
-        expect(scene.told).toEqual(['trigger wrong_best'])
-        writeFileSync(path, whole)
+        expect(scene.rounds - before).toBeLessThanOrEqual(2)
+        await scene.pass(4)
+        expect(scene.told).toEqual(['trigger dead_capture'])
+        scene.stage.start()
         await scene.until(() => scene.told.length > 1)
         await scene.pass(3)
-        expect(scene.told).toEqual(['trigger wrong_best', 'resolve wrong_best'])
+        expect(scene.told).toEqual(['trigger dead_capture', 'resolve dead_capture'])
+      }
+    )
+  })
+
+  it.concurrent('tells that a disk takes nothing, once, and that it does again', SLOW, async () => {
+    const full = (stage: Stage) => join(stage.folder, 'full')
+    await onScene(
+      {},
+      stage => ({
+        disk: [{ kind: 'write', path: 'raw/', whileFile: full(stage), code: 'ENOSPC' }]
+      }),
+      async scene => {
+        writeFileSync(full(scene.stage), '')
+        await scene.until(() => scene.told.length > 0)
+        await scene.pass(3)
+        expect(scene.told).toEqual(['trigger dead_disk'])
+        rmSync(full(scene.stage))
+        await scene.until(() => scene.told.length > 1)
+        await scene.pass(3)
+        expect(scene.told).toEqual(['trigger dead_disk', 'resolve dead_disk'])
+      }
+    )
+  })
+
+  it.concurrent('tells that an instrument is mute, once, and that it is heard again', SLOW, async () => {
+    await onScene(
+      {},
+      () => ({ words: ['--stale-after', '1s'] }),
+      async scene => {
+        const [simulator] = scene.stage.simulators
+        simulator!.inject({ kind: 'silent-ack', instrument: 'BTCUSD' })
+        simulator!.inject({ kind: 'mute', instrument: 'BTCUSD', ms: 600_000 })
+        await scene.until(() => scene.told.length > 0)
+        await scene.until(() => scene.told.length > 1)
+        await scene.pass(3)
+        expect(scene.told).toEqual(['trigger mute_instrument', 'resolve mute_instrument'])
+        expect(scene.listener.at('/hook')[0]!.key).toMatch(/:mute_instrument:bitfinex:BTCUSD:/)
       }
     )
   })

@@ -149,7 +149,7 @@ describe('is not trusted', () => {
 
 describe('over the border of an hour', () => {
   it('the book lives on until the new file begins', async () => {
-    made = new MadeVault().begin(3590).order(3599, 'change', '1', false, '100', '7').image(3600.5, 'hour')
+    made = new MadeVault().begin(3590).order(3599, 'change', '1', false, '100', '7').image(3600.5, 'hour', '7')
     made.order(3602, 'done', '2', true, '101', '3')
     expect(await ask(3600.2)).toEqual(['[[100,7,0,1]] [[101,3,0,1]]', 'trusted'])
     expect(await ask(3599.5)).toEqual(['[[100,7,0,1]] [[101,3,0,1]]', 'trusted'])
@@ -169,7 +169,7 @@ describe('over the border of an hour', () => {
   })
 
   it('not where a file has lost its first lines', async () => {
-    made = new MadeVault().begin(3590).order(3599, 'change', '1', false, '100', '7').image(3600.5, 'hour')
+    made = new MadeVault().begin(3590).order(3599, 'change', '1', false, '100', '7').image(3600.5, 'hour', '7')
     made.order(3602, 'done', '2', true, '101', '3').order(3603, 'change', '1', false, '100', '8')
     made.edit('l3_events', at(3600), lines => lines.slice(3))
     expect([(await ask(3600.2))[1], (await ask(3602))[1]]).toEqual(['hour_missing', 'damaged'])
@@ -204,6 +204,65 @@ describe('damage', () => {
     ]
   ])('%s is told until the next image', async (_, change, kinds) => {
     expect(await broken(change)).toEqual([...kinds, 'trusted'])
+  })
+
+  it('of an image makes none of it', async () => {
+    made = new MadeVault().begin(1).order(3, 'change', '1', false, '100', '7').mark(5, 'gap', 'silence').image(6)
+    made.order(8, 'done', '2', true, '101', '3')
+    const spoil = (line: string) => line.replace('"recv_us":1764', '"recv_us":1765')
+    made.edit('l3_events', START_US, lines => lines.with(6, spoil(lines[6]!)))
+    expect([(await ask(3))[1], (await ask(6))[1], (await ask(7))[1]]).toEqual(['trusted', 'gap', 'gap'])
+  })
+
+  it('of the first image of an hour leaves none to the hour', async () => {
+    made = new MadeVault().begin(3590).order(3599, 'change', '1', false, '100', '7').image(3600.5, 'hour', '7')
+    made.edit('l3_events', at(3600), lines => lines.slice(0, 2).concat(''))
+    expect([(await ask(3600.2))[1], (await ask(3602))[1]]).toEqual(['hour_missing', 'no_image'])
+  })
+
+  it('of the end of a file is told', async () => {
+    const cut = (lines: string[]) => lines.slice(0, -2).concat('')
+    const make = () =>
+      new MadeVault()
+        .begin(3590)
+        .order(3598, 'change', '1', false, '100', '7')
+        .order(3599, 'open', '3', false, '99', '1')
+    made = make()
+    const { book } = await stateAt(3599)
+    const hour = (vault: MadeVault) =>
+      vault.mark(3600.5, 'clear', 'hour', false).order(3600.5, 'snapshot', '1', false, '100', '7', false)
+    hour(made).order(3600.5, 'snapshot', '2', true, '101', '3', false).order(3600.5, 'snapshot', '3', false, '99', '1')
+    expect([(await ask(3598.5))[1], (await ask(3599.5))[1]]).toEqual(['trusted', 'trusted'])
+    made.edit('l3_events', START_US, cut).edit('l3_events', at(3599), lines => lines)
+    expect([(await ask(3598))[1], (await ask(3599.5))[1]]).toEqual(['trusted', 'hour_missing'])
+    made.remove()
+    made = make().shot(3599.3, book).status(3599.5, 'stopped', { reason: 'SIGTERM' })
+    expect((await ask(3599.4))[1]).toBe('trusted')
+    made.edit('l3_events', START_US, cut)
+    expect([(await ask(3598))[1], (await ask(3598.5))[1], (await ask(3599.4))[1]]).toEqual([
+      'trusted',
+      'damaged',
+      'damaged'
+    ])
+    made.remove()
+    made = make().status(3599.5, 'stopped', { reason: 'SIGTERM' })
+    made.edit('l3_events', START_US, lines => lines.slice(0, -2).concat(lines.at(-2)!.slice(0, 50)))
+    expect([(await ask(3598))[1], (await ask(3599.4))[1]]).toEqual(['trusted', 'damaged'])
+  })
+
+  it('of a gap that status tells of all the same', async () => {
+    made = new MadeVault().begin(1).order(3, 'change', '1', false, '100', '7').order(9, 'done', '1', false, '100', '7')
+    made
+      .status(4, 'gap', { channel: 'trades', cause: 'trades' })
+      .status(5, 'gap', { reason: 'silence', cause: 'silence' })
+    expect([(await ask(4.5))[1], (await ask(5.5))[1], (await ask(9))[1]]).toEqual(['trusted', 'gap', 'gap'])
+  })
+
+  it('of status is told, as it may have told of a loss', async () => {
+    made = new MadeVault().begin(1).status(4, 'checksum_mismatch', { expected: 1, computed: 2 })
+    made.order(6, 'change', '1', false, '100', '7').image(9).order(10, 'done', '2', true, '101', '3')
+    made.edit('status', START_US, lines => lines.with(2, '\0'.repeat(30)))
+    expect([(await ask(6))[1], (await ask(9))[1], (await ask(10))[1]]).toEqual(['damaged', 'trusted', 'trusted'])
   })
 
   it('of a compressed file is told', async () => {

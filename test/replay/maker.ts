@@ -54,17 +54,17 @@ export class MadeVault {
     return this.put('status', at(seconds), this.lines.status(at(seconds), event, detail))
   }
 
-  /** `started` and `synced`, with an image of two orders (ids 1 and 2) or levels. */
+  /** `started` and `synced`, with an image of two orders (ids 1 and 2, `size` of the first) or levels. */
   begin(seconds: number): this {
     return this.status(seconds, 'started', { run: 'r' }).image(seconds + 0.5)
   }
 
-  image(seconds: number, reason = 'sync'): this {
+  image(seconds: number, reason = 'sync', size = '2'): this {
     if (reason === 'sync')
       this.status(seconds, 'synced', { conn: 'c-1', synced_at: new Date(at(seconds) / 1000).toISOString() })
     if (this.instrument.level === 'l2') return this.levels(seconds, reason)
     this.mark(seconds, 'clear', reason, false)
-    return this.order(seconds, 'snapshot', '1', false, '100', '2', false).order(
+    return this.order(seconds, 'snapshot', '1', false, '100', size, false).order(
       seconds,
       'snapshot',
       '2',
