@@ -1,12 +1,11 @@
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
 import { listHours, narrowFilter } from '../vault/layout.ts'
-import { collect } from './options.ts'
+import { collect, outMistakes } from './options.ts'
 import { type HourReport, type HourTask, rebuildHour } from './rebuild-hour.ts'
 
 interface Options {
@@ -48,7 +47,7 @@ async function rebuild(options: Options): Promise<void> {
     mistakes.push(`--jobs must be a whole number from 1, not ${JSON.stringify(options.jobs)}`)
   const { out } = options
   if (out === undefined) mistakes.push('--out is needed')
-  else if (existsSync(join(out, 'raw'))) mistakes.push(`--out: ${out} holds feeds already`)
+  else mistakes.push(...outMistakes(options.vault, out))
   if (!existsSync(options.vault)) mistakes.push(`--vault: there is no ${options.vault}`)
   const narrowed = narrowFilter(options.vault, options.exchange, options.symbol)
   mistakes.push(...narrowed.mistakes)

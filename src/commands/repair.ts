@@ -1,7 +1,6 @@
 /** `l3cap repair`: mends half-written tails in place, and everything that frames can mend in another vault. */
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
 import { Command, Option } from 'commander'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
@@ -10,7 +9,7 @@ import { type HourFilter, narrowFilter } from '../vault/layout.ts'
 import { type RepairReport, repairVault } from '../vault/repair.ts'
 import { runCheck } from './check-run.ts'
 import { type MendReport, mendVault } from './mend.ts'
-import { collect } from './options.ts'
+import { collect, outMistakes } from './options.ts'
 
 interface Options {
   readonly vault: string
@@ -40,15 +39,18 @@ export function repairCommand(): Command {
         .argParser(collect)
         .default([], 'all')
     )
-    .option('--out <dir>', 'write a mended vault there and leave this one as it is (default: mend in place)')
+    .option(
+      '--out <dir>',
+      'write a mended vault of what is chosen there, leave this one as it is (default: mend in place)'
+    )
     .option('--dry-run', 'say what would be done and change nothing', false)
     .option('--json', 'print the report as JSON', false)
     .action(async (options: Options) => {
       const { vault, out, dryRun } = options
-      if (!existsSync(vault)) throw new L3capError('VAULT', `there is no vault at ${vault}`)
+      if (!existsSync(vault)) throw new L3capError('USAGE', `--vault: there is no ${vault}`)
       const { filter, mistakes } = narrowFilter(vault, options.exchange, options.symbol)
       if (out !== undefined && dryRun) mistakes.push('--dry-run: with --out nothing is changed; see `check --deep`')
-      if (out !== undefined && existsSync(join(out, 'raw'))) mistakes.push(`--out: ${out} holds feeds already`)
+      if (out !== undefined) mistakes.push(...outMistakes(vault, out))
       if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
       if (out !== undefined) return mend(options, out, filter)
       const report = repairVault(vault, filter, { dryRun, nowMs: Date.now(), command: 'l3cap repair' })
@@ -66,7 +68,12 @@ async function mend({ vault, exchange, symbol, json }: Options, out: string, fil
   process.stdout.write(json ? `${JSON.stringify(report)}\n` : describeMend(report))
   const kept = report.kept.map(({ file, why }) => `${file}: ${why}`)
   if (kept.length > 0)
-    throw new L3capError('FINDINGS', printable([`${kept.length} files keep their errors:`, ...kept].join('\n')))
+    throw new L3capError(
+      'FINDINGS',
+      printable(
+        [`${kept.length === 1 ? '1 file keeps its' : `${kept.length} files keep their`} errors:`, ...kept].join('\n')
+      )
+    )
 }
 
 function describeMend({ vault, out, copied, mended }: MendReport): string {

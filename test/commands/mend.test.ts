@@ -135,5 +135,10 @@ it('writes into no vault that is there, and not over the one it mends', async ()
   const done = await l3cap('repair', '--vault', vault, '--out', vault)
   expect(done.code).toBe(2)
   expect(done.stderr).toContain('holds feeds already')
+  for (const command of ['repair', 'rebuild']) {
+    const inside = await l3cap(command, '--vault', vault, '--out', join(vault, 'raw', 'deep'))
+    expect(inside.code).toBe(2)
+    expect(inside.stderr).toContain('lies among the files of the vault')
+  }
   expect(filesOf(vault)).toEqual(clean)
 })
