@@ -32,15 +32,14 @@ export async function countFrames(
 ): Promise<FrameCount[]> {
   const counts: FrameCount[] = []
   for (const { name, hours } of streams) {
-    for (const file of hours) {
-      let lines = 0
-      let head = ''
-      await readFile(vault, file, onTrouble, block => {
-        if (lines === 0) head = block.toString('latin1', 0, HEAD_BYTES)
-        lines += countLines(block)
-      })
-      counts.push({ connection: name, hour: file.hour, lines, head })
-    }
+    let count: { connection: string; hour: number; lines: number; head: string } | undefined
+    await readFiles(vault, hours, onTrouble, ({ hour }, block) => {
+      if (count?.hour !== hour) {
+        count = { connection: name, hour, lines: 0, head: block.toString('latin1', 0, HEAD_BYTES) }
+        counts.push(count)
+      }
+      count.lines += countLines(block)
+    })
   }
   return counts
 }
@@ -62,11 +61,10 @@ export async function scanInstrument(
   for (const { feed, hours } of streams) {
     const isCounted = feed === 'l3_events' || feed === 'l2_updates'
     const counter = new EventCounter(builder, feed)
-    for (const file of hours)
-      await readFile(vault, file, onTrouble, block => {
-        if (isCounted) counter.take(file.hour, block)
-        else takeLines(builder, file, block)
-      })
+    await readFiles(vault, hours, onTrouble, (file, block) => {
+      if (isCounted) counter.take(file.hour, block)
+      else takeLines(builder, file, block)
+    })
   }
   return builder.build(range)
 }
@@ -126,6 +124,34 @@ function countLines(block: Buffer): number {
   let count = 0
   for (let at = block.indexOf(NEWLINE); at >= 0; at = block.indexOf(NEWLINE, at + 1)) count++
   return count
+}
+
+/**
+ * Hands over files in blocks of whole lines. Where an hour stands there compressed and plain, lines that are in both come once:
+ * retention has not removed the plain file yet, or has joined it with the other meanwhile.
+ */
+async function readFiles(
+  vault: string,
+  files: readonly HourFile[],
+  onTrouble: OnTrouble,
+  onBlock: (file: HourFile, block: Buffer) => void
+): Promise<void> {
+  let hour = Number.NaN
+  let lastUs = Number.NEGATIVE_INFINITY
+  for (const file of files) {
+    if (file.hour !== hour) lastUs = Number.NEGATIVE_INFINITY
+    hour = file.hour
+    const knownUs = lastUs
+    await readFile(vault, file, onTrouble, block => {
+      let start = 0
+      while (start < block.length && timeAt(block, start) <= knownUs) start = block.indexOf(NEWLINE, start) + 1
+      if (start === block.length) return
+      const fresh = block.subarray(start)
+      const us = timeAt(fresh, lineStart(fresh, fresh.length - 1))
+      if (us > lastUs && Math.floor(us / HOUR_US) === hour) lastUs = us
+      onBlock(file, fresh)
+    })
+  }
 }
 
 /** Hands over a file in blocks of whole lines; a half line at its end is left out. */

@@ -2,15 +2,16 @@
 import { L3capError } from '../core/errors.ts'
 import type { CoverageReport } from '../quality/coverage.ts'
 import { type InstrumentSeries, SeriesBuilder } from '../quality/series.ts'
-import { listStreams, readHour, recvUsOf } from '../vault/streams.ts'
+import { readStream } from '../replay/lines.ts'
+import { listStreams, recvUsOf } from '../vault/streams.ts'
 
 /** Feeds that say nothing for a chart. */
 const SKIPPED = ['frames', 'status']
 
 /**
  * The series of every instrument of a report, all over the same range: from the first to the last moment that the report
- * covers. Instruments whose files are gone have none.
- * @throws {L3capError} `VAULT` when a file cannot be read
+ * covers. Instruments whose files are gone have none. What cannot be read is left out: the report tells of it.
+ * @throws {L3capError} `VAULT` when a directory cannot be read
  */
 export async function readSeries(report: CoverageReport): Promise<InstrumentSeries[]> {
   const hours = report.instruments.flatMap(each => each.hours)
@@ -30,16 +31,17 @@ async function readOne(
   range: { readonly fromUs: number; readonly toUs: number }
 ): Promise<InstrumentSeries> {
   const builder = new SeriesBuilder(exchange, name, range)
-  for (const { feed, hours } of listStreams(vault, { exchange, name }, range)) {
-    if (SKIPPED.includes(feed)) continue
-    for (const { path } of hours) {
+  for (const stream of listStreams(vault, { exchange, name }, range)) {
+    if (SKIPPED.includes(stream.feed)) continue
+    for (const hour of new Set(stream.hours.map(each => each.hour))) {
+      const own = { ...stream, hours: stream.hours.filter(each => each.hour === hour) }
       try {
-        for await (const { lines } of readHour(path, range)) {
-          for (const line of lines) builder.take(feed, recvUsOf(line), line)
+        // What stands before the damage is shown.
+        for await (const { lines } of readStream(vault, own, range, () => undefined)) {
+          for (const line of lines) builder.take(stream.feed, recvUsOf(line), line)
         }
       } catch (error) {
-        // What stands before the damage is shown; that it is damaged is told by `check`.
-        if (!(error instanceof L3capError && error.code === 'VAULT_DAMAGED')) throw error
+        if (!(error instanceof L3capError)) throw error
       }
     }
   }

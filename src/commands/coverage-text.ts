@@ -50,7 +50,9 @@ export function csvOf({ instruments }: CoverageReport): string {
   return [header, ...rows].map(row => `${row.map(quoted).join(',')}\r\n`).join('')
 }
 
-function quoted(field: string): string {
+function quoted(text: string): string {
+  // A spreadsheet would compute what begins like a formula; no field of ours does, but for names out of files.
+  const field = printable(/^[=+@\t\r-]/.test(text) ? `'${text}` : text)
   return /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field
 }
 
@@ -75,9 +77,10 @@ function describeInstrument(instrument: InstrumentCoverage, options: TextOptions
     ...stripOf(hours, options.colours)
   ]
   const shown = options.hours ? hours : hours.filter(({ verdict }) => verdict !== 'complete')
-  if (shown.length > 0) lines.push('', ...tableOf(HOUR_HEAD, shown.map(hourRow)))
-  if (gaps.length > 0) lines.push('', ...tableOf(GAP_HEAD, gaps.map(gapRow)))
-  return lines.join('\n')
+  const tables: string[][] = []
+  if (shown.length > 0) tables.push(tableOf(HOUR_HEAD, shown.map(hourRow)))
+  if (gaps.length > 0) tables.push(tableOf(GAP_HEAD, gaps.map(gapRow)))
+  return [lines, ...tables].map(table => table.join('\n')).join('\n\n')
 }
 
 /** One row a day, one cell an hour. Without colours it says the same. */
@@ -141,7 +144,7 @@ function oneLine(text: string): string {
 
 /** Columns as wide as their widest cell; numbers are not aligned to the right, as most are followed by words. */
 function tableOf(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const widths = head.map((title, at) => Math.max(title.length, ...rows.map(row => row[at]!.length)))
+  const widths = head.map((title, at) => rows.reduce((width, row) => Math.max(width, row[at]!.length), title.length))
   return [head, ...rows].map(row => `  ${row.map((cell, at) => cell.padEnd(widths[at]!)).join('  ')}`.trimEnd())
 }
 

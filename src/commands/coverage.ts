@@ -3,15 +3,15 @@ import { statSync, writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { defaultVault, environment } from '../config/env.ts'
 import { L3capError, messageOf } from '../core/errors.ts'
-import { HOUR_US, isoMs, parseDuration, parseMoment } from '../core/time.ts'
+import { HOUR_US, hourOf, isoMs, parseDuration, parseMoment } from '../core/time.ts'
 import type { CoverageRange, CoverageReport, InstrumentCoverage } from '../quality/coverage.ts'
 import { mergeDays, type StoredDay } from '../quality/days.ts'
 import { coveredExchanges, coveredNames } from '../vault/coverage.ts'
 import { type HourFilter, narrowFilter } from '../vault/layout.ts'
-import { listStreams, type Range, type Stream } from '../vault/streams.ts'
+import { listStreams, placeOf, type Range, type Stream } from '../vault/streams.ts'
 import { loadDays } from './coverage-days.ts'
 import { coveragePage } from './coverage-page.ts'
-import { countFrames, scanInstrument } from './coverage-scan.ts'
+import { countFrames, type OnTrouble, scanInstrument } from './coverage-scan.ts'
 import { readSeries } from './coverage-series.ts'
 import { csvOf, describe } from './coverage-text.ts'
 import { collect } from './options.ts'
@@ -28,6 +28,10 @@ interface Options {
   readonly csv: boolean
   readonly html?: string
 }
+
+/** The year 2010: what is older comes from a clock that was not set. */
+const EARLIEST_US = 1_262_304_000_000_000
+const AHEAD_US_MAX = 24 * HOUR_US
 
 /** The command, ready to be added to a program. Its action throws `L3capError`: `USAGE`, `VAULT`, `VAULT_DAMAGED`. */
 export function coverageCommand(): Command {
@@ -119,9 +123,10 @@ export async function coverVault(vault: string, filter: HourFilter, range: Cover
   const onTrouble = (place: string, message: string) => problems.push(`${place}: ${message}`)
   const instruments: InstrumentCoverage[] = []
   for (const [exchange, names] of namesOf(vault, filter)) {
-    const frames = await countFrames(vault, listStreams(vault, { exchange, feed: 'frames' }, range), onTrouble)
+    const frameStreams = listStreams(vault, { exchange, feed: 'frames' }, range)
+    const frames = await countFrames(vault, timely(vault, frameStreams, range.nowUs, onTrouble), onTrouble)
     for (const name of names) {
-      const streams = streamsOf(vault, exchange, name, range)
+      const streams = timely(vault, streamsOf(vault, exchange, name, range), range.nowUs, onTrouble)
       const built = streams.length > 0 ? await scanInstrument(vault, streams, frames, range, onTrouble) : undefined
       const stored = loadDays(vault, exchange, name, onTrouble).map(day => narrowDay(day, range))
       const merged = mergeDays(built, stored)
@@ -151,8 +156,24 @@ function streamsOf(vault: string, exchange: string, name: string, range: Coverag
   return [...data, ...listStreams(vault, { exchange, name, feed: 'status' })]
 }
 
-/** What of a stored day lies in the range. */
-function narrowDay(day: StoredDay, { fromUs = 0, toUs = Number.POSITIVE_INFINITY }: CoverageRange): StoredDay {
+/**
+ * Leaves out, and tells, hours that only a wrong clock or a wrong name can have given: all hours between them and the others
+ * would count as missing.
+ */
+function timely(vault: string, streams: readonly Stream[], nowUs: number, onTrouble: OnTrouble): Stream[] {
+  const isTimely = (hour: number) => hour * HOUR_US >= EARLIEST_US && hour <= hourOf(nowUs + AHEAD_US_MAX)
+  return streams.flatMap(stream => {
+    const hours = stream.hours.filter(({ hour }) => isTimely(hour))
+    const other = stream.hours.find(({ hour }) => !isTimely(hour))
+    if (other) onTrouble(placeOf(vault, other.path), 'it is of a time that cannot be right: left out')
+    return hours.length > 0 ? [{ ...stream, hours }] : []
+  })
+}
+
+/** What of a stored day lies in the range, and in a time that can be right. */
+function narrowDay(day: StoredDay, range: CoverageRange): StoredDay {
+  const fromUs = Math.max(range.fromUs ?? 0, EARLIEST_US)
+  const toUs = Math.min(range.toUs ?? Number.POSITIVE_INFINITY, range.nowUs + AHEAD_US_MAX)
   const hours = day.hours.filter(({ hour }) => hour * HOUR_US >= fromUs && hour * HOUR_US < toUs)
   const gaps = day.gaps.filter(gap => gap.fromUs < toUs && (gap.toUs ?? gap.fromUs + gap.lengthMs * 1000) > fromUs)
   return { ...day, hours, gaps }

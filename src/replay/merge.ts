@@ -1,7 +1,7 @@
 /** The lines of many streams in the order in which they were received, word for word: bytes are moved, never decoded. */
 import { existsSync } from 'node:fs'
 import { L3capError } from '../core/errors.ts'
-import { HOUR_US } from '../core/time.ts'
+import { HOUR_US, hourOf } from '../core/time.ts'
 import { type HourFile, siblingPath } from '../vault/layout.ts'
 import { readBytes } from '../vault/reader.ts'
 import { type Range, readHour, recvUsOf, type Stream } from '../vault/streams.ts'
@@ -66,7 +66,8 @@ export async function imageStartUs(stream: Stream, us: number): Promise<number> 
     if (hour * HOUR_US > us || (hour + 1) * HOUR_US <= us) continue
     try {
       for await (const { lines } of readHour(path, { toUs: us })) {
-        const line = lines.findLast(each => each.includes(CLEAR))
+        // One whose time is damaged is no place to begin at.
+        const line = lines.findLast(each => each.includes(CLEAR) && hourOf(recvUsOf(each)) === hour)
         if (line !== undefined) found = recvUsOf(line)
       }
     } catch (error) {

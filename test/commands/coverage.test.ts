@@ -8,6 +8,7 @@ import { loadDays, storeCoverage } from '../../src/commands/coverage-days.ts'
 import { csvOf, describe as describeReport, stripOf } from '../../src/commands/coverage-text.ts'
 import { HOUR_US, hourOf } from '../../src/core/time.ts'
 import type { CoverageReport, HourCoverage, InstrumentCoverage } from '../../src/quality/coverage.ts'
+import { splitDays } from '../../src/quality/days.ts'
 import { coveragePath, listHours } from '../../src/vault/layout.ts'
 import { nowMs, Stage, until } from '../faults/harness.ts'
 import type { Row } from '../helpers/driver.ts'
@@ -176,6 +177,12 @@ describe('the report', () => {
     expect((await cover(packed)).instruments).toEqual(report.instruments)
   })
 
+  it('counts once what stands there compressed and plain', async () => {
+    const doubled = copy()
+    for (const { path } of listHours(doubled)) writeFileSync(`${path}.gz`, gzipSync(readFileSync(path)))
+    expect((await cover(doubled)).instruments).toEqual(report.instruments)
+  })
+
   it('of a range has its hours alone, and knows the state at its begin', async () => {
     const fromUs = btc.hours[1]!.hour * HOUR_US
     const part = named(await cover(vault, { fromUs, toUs: fromUs + HOUR_US }), 'BTCUSD')
@@ -188,6 +195,25 @@ describe('the report', () => {
       fromUs,
       lengthMs: Math.round((touching[0]!.toUs! - fromUs) / 1000)
     })
+  })
+
+  it('names hours of a time that cannot be right, instead of all hours up to them', async () => {
+    const copy = join(stage.folder, 'clocks')
+    const write = (path: string, text: string) => {
+      mkdirSync(join(path, '..'), { recursive: true })
+      writeFileSync(path, text)
+    }
+    cpSync(vault, copy, { recursive: true })
+    for (const date of ['1970-01-01', '2101-12-31'])
+      write(join(copy, 'raw', 'bitfinex', 'l3_events', 'BTCUSD', date, '23.jsonl'), '{}\n')
+    const [day] = splitDays(btc)
+    const hour = hourOf(Date.UTC(2101, 0, 1) * 1000)
+    const far = { ...day!, date: '2101-01-01', hours: [{ ...day!.hours[0]!, hour }], gaps: [] }
+    write(coveragePath(copy, 'bitfinex', 'BTCUSD', far.date), JSON.stringify(far))
+    const { instruments, problems } = await coverVault(copy, {}, { nowUs: NOW_US })
+    rmSync(copy, { recursive: true })
+    expect(instruments.find(({ name }) => name === 'BTCUSD')).toEqual(btc)
+    expect(problems).toEqual([expect.stringMatching(/^raw\/.*1970-01-01\/23\.jsonl: .* left out$/)])
   })
 
   it('names what cannot be read, and has the rest', async () => {
@@ -288,6 +314,19 @@ describe('what is printed', () => {
     expect(cell(0, 'slots_present')).toBe(String(btc.hours[0]!.slots.present))
     expect(cell(rows.length - 1, 'instId')).toBe('a "b", c')
     expect(cell(0, 'stored')).toBe('false')
+  })
+
+  it('as CSV is no program, neither for a spreadsheet nor for a terminal', () => {
+    for (const instId of ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '=a,"b"', 'x\u001b[2J']) {
+      const [header, row] = parseCsv(csvOf({ ...report, instruments: [{ ...btc, instId }] }))
+      expect(row![header!.indexOf('instId')]).toBe(instId.startsWith('x') ? 'x\\u001b[2J' : `'${instId}`)
+    }
+  })
+
+  it('for people has room for any number of gaps', () => {
+    const gaps = Array.from({ length: 200_000 }, () => btc.gaps[0]!)
+    const text = describeReport({ ...report, instruments: [{ ...btc, gaps }] }, { hours: false, colours: false })
+    expect(text.split('\n').length).toBeGreaterThan(200_000)
   })
 
   it('as a strip has one cell for each hour', () => {

@@ -288,6 +288,8 @@ describe('replay --serve', () => {
     const server = start(['replay', '--vault', recorded, '--exchange', 'okx', '--serve', '0', '--speed', 'max'])
     const [, url] = await until(() => /rest +(http:\S+)/.exec(server.said()), server.said)
     expect((await fetch(`${url}/api/v5/public/instruments?instType=SPOT`)).status).toBe(404)
+    // No address at all.
+    expect((await fetch(`${url}//`, { method: 'POST', body: 'x' })).status).toBe(404)
     const close = (path: string) =>
       new Promise(done => {
         const socket = new WebSocket(url!.replace('http', 'ws') + path)

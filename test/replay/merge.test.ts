@@ -213,6 +213,8 @@ it('finds the image before a moment', async () => {
   const [stream] = listStreams(vault)
   const at = async (us: number) => (await imageStartUs(stream!, START_US + us)) - START_US
   expect(await Promise.all([4, 11, 20, 25, 100].map(at))).toEqual([4, 10, 10, 20, 20])
+  write(hourPath(vault, 'e', 'l3_events', 'X', HOUR), rows.join('').replaceAll(`${START_US + 20},`, 'x,'))
+  expect(await Promise.all([25, 100].map(at))).toEqual([10, 10])
 })
 
 it('costs little more than a plain pass over the bytes', async () => {
