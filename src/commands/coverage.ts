@@ -74,7 +74,10 @@ async function runCoverage(options: Options): Promise<void> {
       ? csvOf(report)
       : describe(report, { hours, colours })
   process.stdout.write(text)
-  if (html !== undefined) await writePage(html, report)
+  if (html !== undefined) {
+    await writePage(html, report)
+    if (!options.json && !options.csv) process.stdout.write(`\npage: ${html}\n`)
+  }
   if (report.problems.length === 0) return
   throw new L3capError('VAULT_DAMAGED', `not everything could be read:\n${report.problems.join('\n')}`)
 }
