@@ -2,7 +2,7 @@
 import type { Finding } from '../quality/finding.ts'
 import type { HourFile } from '../vault/layout.ts'
 import { hourPath } from '../vault/layout.ts'
-import { placeOf } from '../vault/streams.ts'
+import { placeOf, recvUsOf } from '../vault/streams.ts'
 import { LineCursor, type Trouble } from './check-lines.ts'
 import { makeFinding } from './check-tasks.ts'
 
@@ -37,6 +37,10 @@ interface Difference {
   readonly from: FramePlace | undefined
   /** Of an event that stands otherwise. */
   readonly orderId?: string | undefined
+  /** Of what is missing: when the line was received that stands at its place; infinite at the end. */
+  readonly heldUs?: number
+  /** A line of status that is missing, and would tell of a loss. */
+  readonly isLoss?: boolean
 }
 
 /** A process died: the last of its frames, and when the next one began. */
@@ -57,6 +61,8 @@ const CLEAR = '"event_type":"clear"'
 const SYNC = '"metadata":{"reason":"sync"}'
 const MISMATCH = '"event":"checksum_mismatch"'
 const MISMATCH_FIGURES = /"expected":(-?\d+),"computed":(-?\d+),"in_row":(\d+)/
+const GAP = '"event":"gap"'
+const OF_TRADES = '"channel":"trades","cause"'
 const PAUSED = '"event":"writer_paused"'
 const RESUMED = '"event":"writer_resumed"'
 
@@ -81,7 +87,9 @@ class InstrumentDoubt {
   }
 
   keep(difference: Difference): void {
-    if (this.differences.length < DIFFERENCES_MAX) this.differences.push(difference)
+    // What is missing of status may be the key to all others.
+    const isRare = difference.finding.feed === 'status'
+    if (this.differences.length < (isRare ? 2 : 1) * DIFFERENCES_MAX) this.differences.push(difference)
   }
 
   /** The book agrees: what differed before is wrong in the events themselves. */
@@ -119,6 +127,33 @@ class InstrumentDoubt {
 
   finish(): void {
     this.agree(Number.POSITIVE_INFINITY)
+    for (const each of this.differences.filter(({ isLoss }) => isLoss)) this.blameFrame(each)
+  }
+
+  /**
+   * The frames lose something that the capture did not: one of them cannot be read any more, if what it gave stands in the
+   * vault and the mark of the loss does not.
+   */
+  private blameFrame(loss: Difference): void {
+    const { from, us, finding } = loss
+    if (from === undefined) return
+    const isSame = (other: Difference) => other.us >= us && other.us <= us + FLAG_US
+    const isBorne = this.differences.some(each => each !== loss && each.finding.feed !== 'status' && isSame(each))
+    if (!isBorne) return
+    const isTrades = finding.message.includes(OF_TRADES)
+    const toUs = this.clears.find(clearUs => clearUs > us) ?? Number.POSITIVE_INFINITY
+    const isBehind = (each: Difference) =>
+      isSame(each) || (!isTrades && each.finding.feed !== 'trades' && each.us > us && each.us < toUs)
+    const others = this.differences.filter(each => each.finding.feed === 'frames' || !isBehind(each))
+    this.differences.length = 0
+    const about = { exchange: from.exchange, name: from.conn, feed: 'frames', file: from.file }
+    const what = `its frame cannot be read any more, and could when it came: ${finding.message}`
+    this.differences.push(...others, {
+      kind: 'changed',
+      us,
+      from,
+      finding: makeFinding('not_rebuilt', about, from.line, us, what)
+    })
   }
 }
 
@@ -153,6 +188,8 @@ class FeedComparison {
   /** Lines that were missing and may stand further on, and lines that stood too early. */
   private readonly missed = new Set<string>()
   private readonly early = new Set<string>()
+  /** The last lines of status that were left behind. */
+  private readonly passed = new Set<string>()
   readonly pauses: { fromUs: number; toUs: number }[] = []
 
   constructor(feed: string, name: string, doubt: InstrumentDoubt, options: ComparisonOptions) {
@@ -258,26 +295,42 @@ class FeedComparison {
       this.tellMissing([item])
       return 1
     }
-    const ahead = this.expectedAhead(at, have)
-    if (ahead > 0) {
-      this.tellMissing(this.queue.slice(at, at + ahead).filter(each => 'text' in each))
-      return ahead
+    const again = this.align(at)
+    if (again !== undefined) {
+      await this.passDifferent(this.itemsAt(at, again.given), again.held, item)
+      return again.given
     }
-    const extra = this.heldAhead(item.text)
-    if (extra > 0) {
-      for (let k = 0; k < extra; k++) await this.passExtra(item)
-      return 0
-    }
-    if (this.cursor.key < item.us) await this.passExtra(item)
-    else if (this.cursor.key > item.us) {
+    // A line without a time stands for the one that is expected.
+    const isTimed = !Number.isNaN(recvUsOf(have))
+    if (isTimed && this.cursor.key > item.us) {
       this.tellMissing([item])
       return 1
-    } else {
-      this.tellChanged(item, have)
-      await this.next()
-      return 1
     }
-    return 0
+    if (isTimed && this.cursor.key < item.us) {
+      await this.passExtra(item)
+      return 0
+    }
+    await this.passDifferent([item], 1, item)
+    return 1
+  }
+
+  /** What differs before both sides agree again: lines that stand in each other's place, then the rest of either side. */
+  private async passDifferent(items: readonly Expected[], held: number, near: Expected): Promise<void> {
+    let at = 0
+    for (let k = 0; k < held; k++) {
+      const item = items[at]
+      const have = this.cursor.text!
+      const isMoved = item === undefined || this.early.has(item.text) || this.missed.has(`${have}\n`)
+      if (isMoved) await this.passExtra(item ?? near)
+      else {
+        this.noteClear(item)
+        this.tellChanged(item, have)
+        await this.next()
+        at++
+      }
+    }
+    for (const item of items.slice(at)) this.noteClear(item)
+    if (at < items.length) this.tellMissing(items.slice(at))
   }
 
   /** Moves on without finding anything: what is older goes first. */
@@ -296,23 +349,29 @@ class FeedComparison {
     if (this.doubt.clears.at(-1) !== us) this.doubt.clear(us)
   }
 
-  /** How many expected lines stand before the one that the vault has here; 0 where none is it. */
-  private expectedAhead(at: number, have: string): number {
-    for (let k = 1; k < LOOKAHEAD; k++) {
-      const item = this.queue[at + k]
-      if (item === undefined || !('text' in item)) return 0
-      if (isSame(item.text, have)) return k
+  /** The next lines that the frames give, as far as they can be compared. */
+  private itemsAt(at: number, count: number): Expected[] {
+    const items: Expected[] = []
+    for (let k = at; k < at + count; k++) {
+      const item = this.queue[k]
+      if (item === undefined || !('text' in item)) break
+      items.push(item)
     }
-    return 0
+    return items
   }
 
-  private heldAhead(text: string): number {
-    for (let k = 1; k < LOOKAHEAD; k++) {
-      const have = this.cursor.peek(k)
-      if (have === undefined) return 0
-      if (isSame(text, have)) return k
+  /** How many lines the frames give, and how many the vault holds, before both are the same again; undefined: too far. */
+  private align(at: number): { given: number; held: number } | undefined {
+    const items = this.itemsAt(at, LOOKAHEAD)
+    for (let steps = 1; steps < LOOKAHEAD; steps++) {
+      for (let given = Math.min(steps, items.length - 1); given >= 0; given--) {
+        const held = steps - given
+        const have = this.cursor.peek(held)
+        if (have === undefined) break
+        if (isSame(items[given]!.text, have)) return { given, held }
+      }
     }
-    return 0
+    return undefined
   }
 
   private here(): { file: string; line: number | null } {
@@ -337,7 +396,7 @@ class FeedComparison {
     const what = items.length === 1 ? 'a line is missing here' : `${items.length} lines are missing here`
     const source = `frame line ${first.from.file}:${first.from.line} gives ${shorten(first.text)}`
     const finding = makeFinding('not_rebuilt', { ...this.about, file }, line, first.us, `${what}: ${source}`)
-    this.tell('missing', finding, first.us, first.from)
+    this.tell('missing', finding, first.us, first.from, first.text.includes(GAP))
   }
 
   private tellChanged(item: Expected, have: string): void {
@@ -369,13 +428,21 @@ class FeedComparison {
     await this.next()
   }
 
-  private tell(kind: Difference['kind'], finding: Finding, us: number, from: FramePlace | undefined): void {
+  private tell(
+    kind: Difference['kind'],
+    finding: Finding,
+    us: number,
+    from: FramePlace | undefined,
+    isLoss = false
+  ): void {
     const difference = {
       kind,
       finding,
       us,
       from,
-      orderId: kind === 'changed' ? orderIdOf(this.cursor.text) : undefined
+      orderId: kind === 'changed' ? orderIdOf(this.cursor.text) : undefined,
+      heldUs: this.isAtEnd || this.feed === 'status' ? Number.POSITIVE_INFINITY : this.cursor.key,
+      isLoss: this.feed === 'status' && kind === 'missing' && isLoss
     }
     // One wrong line of events has no effect on those that the frames give.
     const { orderId } = difference
@@ -390,13 +457,24 @@ class FeedComparison {
   private async compareStatus(item: Expected): Promise<void> {
     if (item.us >= this.options.toUs) return
     while (!this.isAtEnd && this.cursor.key < item.us) await this.passStatus()
-    for (let k = 0; ; k++) {
+    // One that stands out of its order is there all the same.
+    if (this.passed.has(item.text)) return this.tellKnownMismatch(item)
+    for (let k = 0; k < LOOKAHEAD; k++) {
       const have = this.cursor.peek(k)
-      if (this.isAtEnd || have === undefined || !have.includes(`"recv_us":${item.us},`)) break
+      if (this.isAtEnd || have === undefined) break
       if (isSame(item.text, have)) return this.tellKnownMismatch(item)
     }
-    if (item.text.includes(MISMATCH)) return this.tellMismatch(item)
+    if (item.text.includes(MISMATCH) && this.hasBlurred()) return
+    const isChanged = this.cursor.text?.includes(MISMATCH) && this.cursor.key === item.us
+    if (item.text.includes(MISMATCH) && !isChanged) return this.tellMismatch(item)
     if (!this.doubt.isWrong(item.us)) this.tellMissing([item])
+  }
+
+  /** Whether a line of status about here cannot be read, which is told elsewhere. */
+  private hasBlurred(): boolean {
+    return [[...this.passed].at(-1)?.slice(0, -1), this.cursor.peek(0), this.cursor.peek(1)].some(
+      text => text !== undefined && !isObject(text)
+    )
   }
 
   private async passStatus(): Promise<void> {
@@ -404,6 +482,8 @@ class FeedComparison {
     if (text.includes(PAUSED)) this.pauses.push({ fromUs: this.cursor.key - 1_000_000, toUs: Number.POSITIVE_INFINITY })
     const last = this.pauses.at(-1)
     if (last !== undefined && text.includes(RESUMED)) last.toUs = this.cursor.key
+    if (this.passed.size > LOOKAHEAD) this.passed.clear()
+    this.passed.add(`${text}\n`)
     await this.next()
   }
 
@@ -523,9 +603,11 @@ export class Comparison {
       doubt.finish()
       const pauses = this.feeds.get(`status/${name}`)?.pauses ?? []
       const deaths = deathsOf(name)
-      for (const { kind, us, finding } of doubt.differences) {
-        // A power cut may have kept a record and taken its frame, or the other way round.
-        const isLost = deaths.some(({ lastUs, nextUs }) => us >= lastUs - LOSS_US_MAX && us <= nextUs)
+      for (const { kind, us, finding, heldUs = Number.POSITIVE_INFINITY } of doubt.differences) {
+        // A power cut may have kept a record and taken its frame, or the other way round; what it takes is the end of a file.
+        const isLost = deaths.some(
+          ({ lastUs, nextUs }) => us >= lastUs - LOSS_US_MAX && us <= nextUs && heldUs >= nextUs
+        )
         const isCut = deaths.some(({ lastUs, nextUs }) => us >= lastUs && us <= nextUs)
         const isPaused = pauses.some(({ fromUs, toUs }) => us >= fromUs && us <= toUs)
         if (kind === 'missing' ? !isLost && !isPaused : !isCut) report(finding)
@@ -546,6 +628,15 @@ export class Comparison {
         makeFinding('no_frames', about, null, file.hour * 3_600_000_000, 'the frames of the hour give nothing of it')
       )
     }
+  }
+}
+
+function isObject(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return text.endsWith('}')
+  } catch {
+    return false
   }
 }
 

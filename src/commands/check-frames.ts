@@ -8,6 +8,7 @@ import { HOUR_US } from '../core/time.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import type { Finding } from '../quality/finding.ts'
 import { type CutFrame, FrameJudge } from '../quality/frames.ts'
+import type { Session } from '../quality/runs.ts'
 import type { TickSpan } from '../quality/settle.ts'
 import { folderName, type HourFile } from '../vault/layout.ts'
 import { readBytes } from '../vault/reader.ts'
@@ -52,15 +53,23 @@ class ConnectionHour {
   /** The process that wrote the line at hand. */
   run = ''
   private readonly exchange: string
+  private readonly name: string
   private cadenceUs = Number.POSITIVE_INFINITY
   private tickUs = Number.NaN
   /** Whether something is wrong with the line at hand. */
   private isWrong = false
+  /** Since when the lines are not what they were; undefined where they are, or where it is told. */
+  private wrongUs: number | undefined
   /** Whether something has been wrong since the last tick. */
   private isDoubtful = false
   /** When the last line was played that nothing is wrong with. */
   private playedUs = 0
   readonly idle: TickSpan[] = []
+  /** What each process wrote. */
+  readonly sessions: Session[] = []
+  private session: Omit<Session, 'isClosed' | 'file' | 'line'> | undefined
+  /** The line at hand. */
+  private end = { dir: '', file: '', line: 0 }
 
   constructor(
     task: FramesTask,
@@ -74,6 +83,7 @@ class ConnectionHour {
     this.scope = scope
     this.report = report
     this.exchange = task.exchange
+    this.name = name
     const note = (finding: Finding): void => {
       if (finding.severity === 'error') this.isWrong = this.isDoubtful = true
       report(finding)
@@ -98,8 +108,11 @@ class ConnectionHour {
     this.judge.take(cut, text, this.file, this.source.line)
     if (cut === undefined) return
     if (cut.dir === 'open' || cut.dir === 'state') this.begin(cut)
-    else if (cut.dir === 'tick') this.tick(cut.us)
+    // A connection may end before its process has time for a tick again.
+    else if (cut.dir === 'tick' || cut.dir === 'close') this.tick(cut.us)
+    this.session ??= { exchange: this.exchange, name: this.name, names: [], run: '', fromUs: cut.us, isFirst: false }
     this.isClosed = cut.dir === 'close'
+    this.end = { dir: cut.dir, file: this.file, line: this.source.line }
     this.lastUs = cut.us
   }
 
@@ -126,20 +139,36 @@ class ConnectionHour {
   takeWrong(): number | undefined {
     const isWrong = this.isWrong || this.source.isPatch
     this.isWrong = false
-    if (isWrong) return this.playedUs
-    this.playedUs = this.source.head!.us
-    return undefined
+    if (isWrong) this.wrongUs ??= this.playedUs
+    else this.playedUs = this.source.head!.us
+    // Which instruments are concerned the next opening tells.
+    if (this.names.length === 0) return undefined
+    const { wrongUs } = this
+    this.wrongUs = undefined
+    return wrongUs
   }
 
   private begin(cut: CutFrame): void {
     const run = /"run":"([^"]*)"/.exec(cut.text.slice(0, HEAD_CHARS))?.[1] ?? ''
+    if (run !== this.run) this.endSession()
     if (run !== this.run && !this.isClosed) this.deaths.push({ lastUs: this.lastUs, nextUs: cut.us })
     this.run = run
     const { names, feeds, cadenceMs } = describeOpening(cut)
     this.names = names
+    const isFirst = cut.dir === 'open' && cut.frame === 1
+    const { exchange } = this
+    this.session ??= { exchange, name: this.name, names, run, fromUs: cut.us, isFirst }
     this.hasBook = feeds.includes('book')
     this.cadenceUs = cadenceMs * 1000
     this.tickUs = cut.us
+  }
+
+  private endSession(): void {
+    const { session, end } = this
+    this.session = undefined
+    if (session === undefined || this.sessions.length === SPANS_MAX) return
+    const { dir, file, line } = end
+    this.sessions.push({ ...session, isClosed: dir === 'close' || dir === 'skip', file, line })
   }
 
   /** Of the observer: what is wrong with a file. */
@@ -166,6 +195,7 @@ class ConnectionHour {
   /** The hour has ended; `goesOn` in the next one. */
   finish(goesOn: boolean): void {
     this.judge.finish()
+    this.endSession()
     if (!this.isClosed && !goesOn) this.deaths.push({ lastUs: this.lastUs, nextUs: Number.POSITIVE_INFINITY })
   }
 }
@@ -224,7 +254,8 @@ export async function checkFrames(
   })
   const idle = connections.flatMap(each => each.idle)
   const looked = connections.flatMap(each => each.looked)
-  return { findings: store.findings, more: store.more, lines, chars: told, idle, looked, edges }
+  const sessions = connections.flatMap(each => each.sessions)
+  return { findings: store.findings, more: store.more, lines, chars: told, idle, looked, sessions, statuses: [], edges }
 }
 
 /** Where what the playback gives goes to: all of it with `--deep`, else only what tells of checksums. */

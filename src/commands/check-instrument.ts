@@ -66,7 +66,9 @@ export async function checkInstrument(
     if (!more) live = others
   }
   judge.finish()
-  return { findings: store.findings, more: store.more, lines, chars, idle: [], looked: [], edges: [] }
+  const statuses = judge.marks === null ? [] : [{ exchange, name, marks: judge.marks }]
+  const empty = { idle: [], looked: [], edges: [], sessions: [] }
+  return { findings: store.findings, more: store.more, lines, chars, statuses, ...empty }
 }
 
 function openFeeds(

@@ -116,6 +116,8 @@ export class LineCursor {
     const hourEndUs = (this.hour + 1) * HOUR_US - 1
     let us = nextUs < ownUs ? nextUs : ownUs
     if (us > hourEndUs) us = hourEndUs
+    // What begins with a line without a time begins with the one behind it.
+    if (this.key === Number.NEGATIVE_INFINITY && Number.isNaN(us)) us = nextUs
     if (us > this.key) this.key = us
   }
 

@@ -1,6 +1,7 @@
 import { isoMs } from '../core/time.ts'
 import type { Finding, RuleId } from '../quality/finding.ts'
 import { judgeTurn } from '../quality/frames.ts'
+import { judgeRuns } from '../quality/runs.ts'
 import { settle } from '../quality/settle.ts'
 import { storeDays } from './check-days.ts'
 import { checkLive } from './check-live.ts'
@@ -93,6 +94,8 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   } else {
     checkPlaces(holdings, scope, report)
     tellTurns(planned, pieces, scope, report)
+    const [sessions, statuses] = [pieces.flatMap(each => each.sessions), pieces.flatMap(each => each.statuses)]
+    judgeRuns(sessions, statuses, finding => (finding.us ?? fromUs) >= fromUs && report(finding))
     const nothing = { exchange: '', name: '', feed: '', file: '' }
     if (planned.length === 0) report(makeFinding('no_data', nothing, null, null, 'there is no hour file to look at'))
   }

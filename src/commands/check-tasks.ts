@@ -3,6 +3,7 @@ import { HOUR_US } from '../core/time.ts'
 import type { Finding, RuleId } from '../quality/finding.ts'
 import { RULES } from '../quality/finding.ts'
 import type { FrameEdge } from '../quality/frames.ts'
+import type { Session, StatusRuns } from '../quality/runs.ts'
 import type { TickSpan } from '../quality/settle.ts'
 import type { HourFile } from '../vault/layout.ts'
 
@@ -62,6 +63,9 @@ export interface CheckPiece {
   /** When the instruments of a connection had no tick in more than a slot of their cadence, and when they were looked at. */
   readonly idle: readonly TickSpan[]
   readonly looked: readonly TickSpan[]
+  /** What frames and status tell of processes. */
+  readonly sessions: readonly Session[]
+  readonly statuses: readonly StatusRuns[]
   readonly edges: { readonly name: string; readonly first: FrameEdge; readonly last: FrameEdge }[]
 }
 

@@ -6,7 +6,7 @@ import { type AlertFlags, readAlertSettings } from '../config/alerts.ts'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
 import { parseDuration, parseMoment } from '../core/time.ts'
-import { narrowFilter } from '../vault/layout.ts'
+import { listNames, narrowFilter } from '../vault/layout.ts'
 import { addAlertOptions, alertOnce, hasAlerts, watch } from './alerting.ts'
 import { describeReport, ProgressBar } from './check-print.ts'
 import { type CheckReport, runCheck } from './check-run.ts'
@@ -58,22 +58,23 @@ async function check(options: Options): Promise<void> {
   const jobs = Number(options.jobs)
   if (!Number.isInteger(jobs) || jobs < 1) mistakes.push(`--jobs must be a whole number from 1, not ${options.jobs}`)
   const rangeOf = readRange(options, mistakes)
-  const isThere = statSync(vault, { throwIfNoEntry: false })?.isDirectory() ?? false
-  if (!isThere) mistakes.push(`--vault: there is no ${vault}`)
-  const { filter, mistakes: unknown } = isThere ? narrowFilter(vault, exchange, symbol) : { filter: {}, mistakes: [] }
-  mistakes.push(...unknown)
+  // A disk that is not there is what alerts are for, and no mistake of who asks for them.
+  const isAlarmed = settings.watchMs !== null || hasAlerts(settings)
+  if (!isAlarmed || holdsAny(vault)) mistakes.push(...select(options).mistakes)
   if (options.live && options.deep) mistakes.push('--live and --deep exclude each other')
   if (options.live && (options.from ?? options.to) !== undefined)
     mistakes.push('--live takes --since, not --from and --to')
   if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
   const round = async (): Promise<CheckReport> => {
     const nowMs = Date.now()
+    const { names, mistakes: unknown } = select(options)
+    if (unknown.length > 0) throw new L3capError('VAULT', unknown.join('\n'))
     const bar = new ProgressBar(process.stderr, performance.now())
     try {
       return await runCheck({
         vault,
         exchanges: exchange,
-        names: symbol.length > 0 ? [filter.name ?? []].flat() : [],
+        names,
         ...rangeOf(nowMs * 1000),
         symbols: symbol,
         deep: options.deep,
@@ -100,6 +101,22 @@ async function check(options: Options): Promise<void> {
   process.stdout.write(options.json ? `${JSON.stringify(report)}\n` : describeReport(report))
   if (report.counts.errors > 0) throw new L3capError('FINDINGS', `${report.counts.errors} errors in ${vault}`)
   if (!isDelivered) throw new L3capError('REST', 'not every alert was delivered')
+}
+
+/** The folders of the instruments that are asked for; `mistakes`: what the vault does not hold, or that there is none. */
+function select({ vault, exchange, symbol }: Options): { names: readonly string[]; mistakes: readonly string[] } {
+  if (!isDirectory(vault)) return { names: [], mistakes: [`--vault: there is no ${vault}`] }
+  const { filter, mistakes } = narrowFilter(vault, exchange, symbol)
+  return { names: symbol.length > 0 ? [filter.name ?? []].flat() : [], mistakes }
+}
+
+/** Whether it is a vault that anything was captured into. */
+function holdsAny(vault: string): boolean {
+  return isDirectory(vault) && listNames(vault).size > 0
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
 /** The range that was asked for, as it is at a moment (µs). */
@@ -130,6 +147,8 @@ function readRange(
   })
 }
 
-function scopeOf({ exchange, symbol, deep, live }: Options): string {
-  return [live ? 'live' : deep ? 'deep' : 'check', ...exchange, ...symbol].join('-')
+/** What a check looks at, for the name of its alerts' state; empty for a whole vault. */
+function scopeOf({ exchange, symbol, deep, live, since, from, to }: Options): string {
+  const range = Object.entries({ since, from, to }).flatMap(([name, text]) => (text === undefined ? [] : [name, text]))
+  return [...(live ? ['live'] : deep ? ['deep'] : []), ...exchange, ...symbol, ...range].join('-')
 }

@@ -69,7 +69,7 @@ const HASH_CHARS = 16
  * is an incident of its own and says nothing about the others: they stay as they are.
  */
 export function nextState(state: AlertState, round: Round, nowUs: number, receivers: readonly string[]): AlertState {
-  const current = 'findings' in round ? incidentsOf(round.findings, nowUs) : [failureOf(round.failure, nowUs)]
+  const current = 'findings' in round ? incidentsOf(round.findings, nowUs, state) : [failureOf(round.failure, nowUs)]
   const before = new Map(state.incidents.map(incident => [incident.key, incident]))
   const now = new Map(current.map(incident => [incident.key, incident]))
   const told = Object.fromEntries(receivers.map(receiver => [receiver, state.told[receiver] ?? {}]))
@@ -133,11 +133,19 @@ export function shortKey(text: string, charsMax: number): string {
   return `${text.slice(0, charsMax - HASH_CHARS - 1)}-${hash}`
 }
 
-function incidentsOf(findings: readonly Finding[], nowUs: number): Incident[] {
+/** The message of a finding without the instrument, which is named anyway. */
+function withoutName({ name, message }: Finding): string {
+  return name !== '' && message.startsWith(`${name}: `) ? message.slice(name.length + 2) : message
+}
+
+function incidentsOf(findings: readonly Finding[], nowUs: number, { incidents }: AlertState): Incident[] {
+  const open = new Set(incidents.filter(each => each.absentRounds < ABSENT_ROUNDS_MAX).map(({ key }) => key))
   const byKey = new Map<string, Finding[]>()
   for (const finding of findings) {
     if (finding.severity !== 'error') continue
-    const key = [finding.rule, finding.exchange, finding.name, finding.feed].join(':')
+    // What an exchange had as a whole goes on until all of its instruments are well.
+    const whole = [finding.rule, finding.exchange, '', ''].join(':')
+    const key = open.has(whole) ? whole : [finding.rule, finding.exchange, finding.name, finding.feed].join(':')
     const same = byKey.get(key)
     if (same === undefined) byKey.set(key, [finding])
     else same.push(finding)
@@ -149,7 +157,7 @@ function incidentsOf(findings: readonly Finding[], nowUs: number): Incident[] {
     return {
       key,
       rule: first.rule,
-      summary: `${where}: ${cut(first.message)}${places}`,
+      summary: `${where}: ${cut(withoutName(first))}${places}`,
       count: same.length,
       files: [...new Set(same.map(({ file }) => file).filter(Boolean))].slice(0, DETAILS_MAX),
       findings: same.slice(0, DETAILS_MAX).map(finding => ({ ...finding, message: cut(finding.message) })),

@@ -6,10 +6,15 @@ import type { Doubt, Place, Reporter } from './report.ts'
 const SHOTS_MIN = 6
 /** Fewer tell it, too, where no more come. */
 const SHOTS_LEAST = 3
+const DISTANCE_FACTOR = 1.1
 /** Signs of life that are closer together are one. */
 const SIGN_US_MIN = 50_000
 /** Slots with a sign of life that are remembered between two snapshots. */
 const SLOTS_MAX = 100_000
+
+/** A process that stood still for so long hears what has come meanwhile, and takes no snapshots until then. */
+const STILL_US = 5_000_000
+const LISTEN_US = 2_000_000
 
 type Action =
   | { readonly kind: 'live' | 'forgive' | 'excuse'; readonly us: number }
@@ -34,6 +39,8 @@ export class SlotJudge {
   /** Slots in which the process showed that it lived. */
   private lively = new Set<number>()
   private livelyEndUs = 0
+  private seenUs = Number.NEGATIVE_INFINITY
+  private listenUntilUs = 0
   /** Signs of life before the cadence was known. */
   private signs: number[] = []
   private hasTicks = false
@@ -66,7 +73,14 @@ export class SlotJudge {
 
   /** Something of the instrument was received: the process was alive. */
   seen(us: number): void {
+    this.listen(us)
     if (us >= this.livelyEndUs && !this.hasTicks) this.enliven(us)
+  }
+
+  private listen(us: number): void {
+    // With a long cadence there may be nothing else to hear for so long.
+    if (us - this.seenUs > Math.max(STILL_US, 2 * this.periodUs)) this.listenUntilUs = us + LISTEN_US
+    this.seenUs = us
   }
 
   /** Snapshots were taken where they were due. Once ticks are told, nothing else counts as a sign of life. */
@@ -82,27 +96,32 @@ export class SlotJudge {
   private enliven(us: number): void {
     const { cadenceUs } = this
     if (cadenceUs === null) {
-      if (this.signs.length < SLOTS_MAX) this.signs.push(us)
+      if (this.signs.length < SLOTS_MAX && us >= this.listenUntilUs) this.signs.push(us)
       this.livelyEndUs = us + SIGN_US_MIN
       return
     }
     const slot = Math.floor(us / cadenceUs)
+    if (!this.hasTicks && slot * cadenceUs < this.listenUntilUs) return
     if (this.lively.size < SLOTS_MAX) this.lively.add(slot)
     this.livelyEndUs = (slot + 1) * cadenceUs
   }
 
   /** The book is live. */
   live(us: number): void {
+    // While a connection is built up again nothing comes in, and that is no standstill.
+    this.seenUs = us
     this.act({ kind: 'live', us })
   }
 
   /** The book is lost; `place`: where a missing snapshot would stand. */
   lost(us: number, place: Place): void {
+    this.listen(us)
     this.act({ kind: 'lost', us, place })
   }
 
   /** A snapshot that is not flagged. */
   shot(us: number, place: Place): void {
+    this.listen(us)
     this.act({ kind: 'shot', us, place })
   }
 
@@ -129,7 +148,10 @@ export class SlotJudge {
     const { shots, early } = this
     if (this.cadenceUs !== null || shots.length < least) return
     const distances = shots.slice(1).map((us, n) => us - shots[n]!)
-    const median = distances.sort((a, b) => a - b)[distances.length >> 1]!
+    distances.sort((a, b) => a - b)
+    // Few that differ tell nothing: there may have been a gap between them.
+    if (shots.length < SHOTS_MIN && distances.at(-1)! > distances[0]! * DISTANCE_FACTOR) return
+    const median = distances[(distances.length - 1) >> 1]!
     this.cadenceUs = Number((median / 1000).toPrecision(2)) * 1000
     this.early = []
     for (const us of this.signs) this.enliven(us)
@@ -175,7 +197,7 @@ export class SlotJudge {
     this.hole = this.reporter.tellLater(
       us,
       isLively ? 'missing_slot' : 'late_tick',
-      place,
+      { ...place, us },
       isLively ? `snapshots: ${message}` : `snapshots: ${message}; nothing shows that the process had time for them`
     )
   }

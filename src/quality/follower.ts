@@ -140,9 +140,10 @@ export abstract class Follower {
     this.synced = { us, syncedAt, doubt: this.expect(us, 'no clear follows where status tells that the book is whole') }
   }
 
-  /** `gap` of status. */
-  tellGap(us: number): void {
-    this.gapTold = { us, syncedAt: '', doubt: this.expect(us, 'no gap event stands where status tells of a gap') }
+  /** `gap` of status; of a book that was lost before, events may have one. */
+  tellGap(us: number, isLost: boolean): void {
+    const doubt = isLost ? null : this.expect(us, 'no gap event stands where status tells of a gap')
+    this.gapTold = { us, syncedAt: '', doubt }
   }
 
   private expect(us: number, message: string): Doubt | null {

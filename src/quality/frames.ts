@@ -101,7 +101,8 @@ export class FrameJudge {
     const shown = JSON.stringify(text.slice(0, SHOWN_CHARS))
     const us = this.last?.us ?? null
     if (text.includes('\0')) this.find('torn_line', file, line, us, `holds zeros: ${shown}`)
-    else if (isJson(text)) this.find('bad_record', file, line, us, `${faultOf(text)}: ${shown}`)
+    else if (isJson(text))
+      this.find('bad_record', file, line, us, `${faultOf(text) || 'something stands around the object'}: ${shown}`)
     else this.find('bad_json', file, line, us, `is no whole JSON object: ${shown}`)
     // It had a number of its own: what comes next follows it.
     if (this.last !== undefined) this.last = { ...this.last, frame: this.last.frame + 1 }

@@ -23,6 +23,7 @@ import { LevelFollower } from './level-follower.ts'
 import { EventLine, Form, TradeLine, UpdateLine } from './lines.ts'
 import { OrderFollower } from './order-follower.ts'
 import { Cursor, Reporter } from './report.ts'
+import type { RunMark } from './runs.ts'
 import { Timeline } from './timeline.ts'
 import { TradeJudge } from './trades.ts'
 
@@ -59,11 +60,18 @@ const MINUTE_CHARS = '2023-12-14T15:30'.length
 const TELL_ORDER_TIMES = new Set(['kraken'])
 const BOOK_STATUSES = new Set(['started', 'synced', 'gap', 'stopped'])
 
+/** More are not remembered. */
+const MARKS_MAX = 10_000
+
 /** One feed as it is read. */
 class Feed extends Cursor {
   readonly form: Form
   /** The receive time before the last one. */
   beforeUs = Number.NEGATIVE_INFINITY
+  /** The last line of a row that stands behind younger ones; infinite where there is none. */
+  rowUs = Number.POSITIVE_INFINITY
+  /** The line before, in status. */
+  recent = ''
   /** Whether the line at hand is older than the one before. */
   isBack = false
   far = 0
@@ -92,11 +100,15 @@ export class InstrumentJudge {
   private readonly timeline = new Timeline()
   private readonly tellsOrderTimes: boolean
   private lastUs = 0
+  /** When the line before was received. */
+  private takenUs = 0
   /** When the process wrote last before the status line at hand. */
   private writtenUs = 0
   private lastShotMs = Number.NaN
   /** Connections that were told since the process began; null where its beginning is not known. */
   private connected: Set<string> | null = null
+  /** What status tells of processes; null where it cannot be read as it was written. */
+  marks: RunMark[] | null = []
 
   constructor(options: JudgeOptions) {
     this.options = options
@@ -145,7 +157,7 @@ export class InstrumentJudge {
   lose(feed: string): void {
     if (feed === 'l3_events') this.orders.suspend()
     else if (feed === 'l2_updates') this.levels.suspend()
-    else if (feed === 'status') this.connected = this.orders.statuses = this.levels.statuses = null
+    else if (feed === 'status') this.connected = this.orders.statuses = this.levels.statuses = this.marks = null
     else if (feed !== 'trades') this.slots.forgive(this.lastUs)
   }
 
@@ -201,6 +213,10 @@ export class InstrumentJudge {
       this.reporter.tell(isTorn ? 'torn_line' : 'bad_json', feed.here, message)
       return undefined
     }
+    if (!text.startsWith('{') || !text.endsWith('}')) {
+      this.reporter.tell('bad_json', feed.here, 'something stands before or behind the object')
+      return undefined
+    }
     const fault = recordFault(feed.feed, record) ?? this.placeFault(feed.feed, record as AnyRecord)
     if (fault === undefined) return record as AnyRecord
     this.reporter.tell('bad_record', feed.here, fault)
@@ -234,22 +250,33 @@ export class InstrumentJudge {
     }
     const last = feed.us
     const { beforeUs } = feed
-    feed.us = us
+    feed.us = Math.max(us, last ?? us)
     if (us !== last || feed.line === 1) feed.since = feed.line
     feed.beforeUs = last ?? us
-    if (last === null || us >= last) {
+    // The last line of a block that stands twice has the time of the line before the block.
+    const isInRow = us === last && feed.rowUs < Number.POSITIVE_INFINITY
+    if (last === null || (us >= last && !isInRow)) {
+      feed.rowUs = Number.POSITIVE_INFINITY
       this.writtenUs = this.lastUs
       this.lastUs = Math.max(this.lastUs, us)
       // A status may tell that the process had ended.
-      if (feed.feed !== 'status') this.reporter.settle(this.lastUs)
+      if (feed.feed !== 'status') this.reporter.settle(Math.min(us, this.takenUs))
+      // One line that stands too early does not make the others late.
+      this.takenUs = us
       return true
     }
+    feed.isBack = true
+    const isRow = us >= feed.rowUs
+    feed.rowUs = us
+    // Lines that stand here once more, or too late, are told by the first of their row.
+    if (isRow) return false
     // The one that fits neither the line before nor the one after it is wrong.
     const isThis = us < beforeUs || feed.line === 1
-    const place = isThis ? feed.here : { ...feed.here, line: feed.line - 1, us: last }
+    const place = isThis ? { ...feed.here, us } : { ...feed.here, line: feed.line - 1 }
     this.reporter.tell('time_back', place, `${isoMs(us)} follows ${isoMs(last)}`)
-    feed.beforeUs = us
-    feed.isBack = true
+    if (isThis) return false
+    feed.us = feed.beforeUs = us
+    feed.rowUs = Number.POSITIVE_INFINITY
     return false
   }
 
@@ -327,8 +354,7 @@ export class InstrumentJudge {
       if (record === undefined) return
       line.fill(record)
     }
-    this.arrive(feed, text, line.isBackfill ? null : line.exchangeTime)
-    this.trades.take(line, feed)
+    if (this.arrive(feed, text, line.isBackfill ? null : line.exchangeTime)) this.trades.take(line, feed)
   }
 
   private takeShot(feed: Feed, text: string): void {
@@ -353,6 +379,9 @@ export class InstrumentJudge {
   }
 
   private takeStatus(feed: Feed, text: string): void {
+    if (text === feed.recent)
+      return this.reporter.tell('duplicate_line', feed.here, 'the line before stands here again')
+    feed.recent = text
     const record = this.parse<StatusRecord>(feed, text)
     if (record === undefined || !this.isTimely(feed)) return this.lose('status')
     const { event } = record
@@ -360,6 +389,7 @@ export class InstrumentJudge {
     const us = record.recv_us
     const state = this.timeline.state
     if (BOOK_STATUSES.has(event)) this.orders.statuses = this.levels.statuses = feed
+    if (event === 'started' || event === 'stopped' || event === 'connected') this.mark(feed, us, event, detail.run)
     if (event === 'started') this.start(feed, us)
     else if (state === 'off' && (event === 'connected' || event === 'synced'))
       this.missStatus(feed, 'started', `${event} of a capture that has not started`)
@@ -368,11 +398,16 @@ export class InstrumentJudge {
     else if (event === 'gap' && detail.channel !== 'trades') {
       for (const follower of [this.orders, this.levels]) {
         if (follower.shots !== null) this.slots.lost(us, follower.shots.next)
-        if (state !== 'waiting') follower.tellGap(us)
+        follower.tellGap(us, state === 'waiting')
       }
     } else if (event === 'clock_step' || event.startsWith('writer_')) this.slots.excuse(us, event === 'writer_paused')
     this.timeline.take(us, event, detail)
     this.reporter.settle(us)
+  }
+
+  private mark({ file, line }: Feed, us: number, event: RunMark['event'], run: unknown): void {
+    if (this.marks !== null && this.marks.length < MARKS_MAX)
+      this.marks.push({ event, run: typeof run === 'string' ? run : '', us, file, line })
   }
 
   private start(feed: Feed, us: number): void {

@@ -40,6 +40,30 @@ const BOOK_RULES: ReadonlySet<RuleId> = new Set([
   'wrong_flag',
   'crossed_book'
 ])
+/** What a block of lines that was written twice, moved or taken from elsewhere looks like. */
+const ROW_RULES: ReadonlySet<RuleId> = new Set([
+  'time_back',
+  'duplicate_line',
+  'duplicate_snapshot',
+  'duplicate_trade',
+  'frame_order',
+  'known_order',
+  'unknown_order',
+  'sequence_break'
+])
+/** What is said of lines that are not there. */
+const LACK = /^(?:a line is|\d+ lines are) missing here/
+/** What is said of a line that is too many. */
+const UNFOUNDED = /^(?:stands twice|the frames do not give it)/
+/** A line of which the frames tell may be missing because it stands there, and cannot be read. */
+const LINE_RULES: ReadonlySet<RuleId> = new Set([
+  'torn_line',
+  'bad_json',
+  'bad_record',
+  'time_mismatch',
+  'time_back',
+  'wrong_hour'
+])
 /** A finding about a book may be dated so much before the line that it follows from. */
 const NEAR_US = 10_000_000
 const NO_TICKS: Ticks = { idle: [], looked: [] }
@@ -56,7 +80,37 @@ export function settle(findings: readonly Finding[], ticks = NO_TICKS): Finding[
   }
   const placed = [...byPlace.values()]
   const causes = new Causes(placed, findings)
-  return placed.filter(each => !causes.explain(each)).sort(compare)
+  return joinRows(placed.filter(each => !causes.explain(each)).sort(compare))
+}
+
+/** Lines one behind the other that stand twice or out of their order are told by the first. */
+function joinRows(findings: readonly Finding[]): Finding[] {
+  const joined: Finding[] = []
+  let count = 0
+  const end = (): void => {
+    const last = joined.at(-1)
+    if (last !== undefined && count > 0)
+      joined.splice(-1, 1, {
+        ...last,
+        message: `${last.message}; so with the next ${count === 1 ? 'line' : `${count} lines`}`
+      })
+    count = 0
+  }
+  for (const each of findings) {
+    const last = joined.at(-1)
+    const isNext = last?.line != null && each.file === last.file && each.line === last.line + count + 1
+    if (isNext && each.severity === last.severity && isOfRow(each) && isOfRow(last)) count++
+    else {
+      end()
+      joined.push(each)
+    }
+  }
+  end()
+  return joined
+}
+
+function isOfRow({ rule, message }: Finding): boolean {
+  return rule === 'not_rebuilt' ? UNFOUNDED.test(message) : ROW_RULES.has(rule)
 }
 
 /** A slot without a snapshot is one that the capture had no time for, if no tick fell into it. */
@@ -78,9 +132,11 @@ function isBetter(a: Finding, b: Finding): boolean {
 class Causes {
   /** Files that cannot be read as they were written. */
   private readonly damaged = new Set<string>()
-  /** `<exchange>/<name>/<hour>` of instruments whose files are damaged or missing, `<exchange>/<hour>` of frames. */
+  /** `<exchange>/<name>/<kind of feed>/<hour>` of files that are damaged or missing, `<exchange>/<hour>` of frames. */
   private readonly brokenHours = new Set<string>()
   private readonly framesHours = new Set<string>()
+  /** Lines that cannot be read as they were written. */
+  private readonly badLines = new Set<string>()
   /** Moments of lines that the frames do not give, by instrument and feed: `events`, `status`, `snapshots`; their places. */
   private readonly moments = new Map<string, number[]>()
   private readonly places = new Set<string>()
@@ -89,11 +145,13 @@ class Causes {
   private readonly told = new Set<string>()
 
   constructor(placed: readonly Finding[], all: readonly Finding[]) {
-    for (const { rule, file, exchange, name, feed } of placed) {
+    for (const { rule, file, line, exchange, name, feed } of placed) {
       const hour = hourOfFile(file)
       this.told.add(`${rule}/${exchange}/${name}`)
       if (rule === 'damaged_file') this.damaged.add(file)
-      if (rule === 'damaged_file' || rule === 'missing_feed') this.brokenHours.add(`${exchange}/${name}/${hour}`)
+      if (LINE_RULES.has(rule)) this.badLines.add(`${file}\n${line}`)
+      if (rule === 'damaged_file' || rule === 'missing_feed')
+        this.brokenHours.add(`${exchange}/${name}/${kindOf(feed)}/${hour}`)
       if (feed === 'frames' && (rule === 'hour_start' || rule === 'damaged_file' || rule === 'bad_record'))
         this.framesHours.add(`${exchange}/${hour}`)
     }
@@ -109,7 +167,7 @@ class Causes {
 
   /** Whether a finding follows from another. */
   explain(finding: Finding): boolean {
-    const { rule, file, line, us, exchange, name } = finding
+    const { rule, file, line, us, exchange, name, feed } = finding
     if (rule === 'damaged_file' || rule === 'missing_feed' || rule === 'doubled_hour') return false
     if (this.damaged.has(file)) return true
     if (rule === 'open_gap')
@@ -120,10 +178,16 @@ class Causes {
       return isDead(exchange) || isDead('')
     }
     if (rule === 'unplayed') return this.framesHours.has(`${exchange}/${hourOfFile(file)}`)
+    // What was overwritten with it may have been several lines.
+    const isLack = rule === 'frame_missing' || (rule === 'not_rebuilt' && LACK.test(finding.message))
+    if (isLack && line !== null && this.badLines.has(`${file}\n${line - 1}`)) return true
+    if (rule === 'not_rebuilt' && feed === 'status' && line !== null)
+      return [line - 2, line - 1, line + 1, line + 2].some(at => this.badLines.has(`${file}\n${at}`))
     const isBook = BOOK_RULES.has(rule)
     if (!isBook && rule !== 'not_rebuilt') return false
     const hour = us === null ? hourOfFile(file) : hourOf(us)
-    if (this.brokenHours.has(`${exchange}/${name}/${hour}`)) return true
+    const kinds = isBook ? ['events', 'status', 'snapshots'] : [kindOf(feed)]
+    if (kinds.some(kind => this.brokenHours.has(`${exchange}/${name}/${kind}/${hour}`))) return true
     if (!isBook || us === null || this.places.has(`${file}\n${line}`)) return false
     const isNear = (kind: string, beforeUs: number, afterUs: number) =>
       this.moments
@@ -138,7 +202,7 @@ class Causes {
 
 function kindOf(feed: string): string {
   if (feed === 'l3_events' || feed === 'l2_updates') return 'events'
-  return feed === 'status' ? 'status' : 'snapshots'
+  return feed === 'status' || feed === 'trades' ? feed : 'snapshots'
 }
 
 /** The hour that a path names, counted from the epoch; NaN where it names none. */

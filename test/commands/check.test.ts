@@ -112,6 +112,23 @@ describe('the command', () => {
 })
 
 describe('a check', () => {
+  it('raises an alert for a vault that is not there, if it has whom to tell', async () => {
+    const gone = join(folder, 'gone')
+    const { code, stderr } = await l3cap(
+      'check',
+      '--vault',
+      gone,
+      '--exchange',
+      'okx',
+      '--webhook',
+      'http://127.0.0.1:9/'
+    )
+    expect(code).toBe(1)
+    expect(stderr).toContain('webhook: ')
+    expect(stderr).toContain(`there is no ${gone}`)
+    expect(existsSync(gone)).toBe(false)
+  })
+
   it('says that there is nothing', async () => {
     const empty = mkdtempSync(join(folder, 'empty-'))
     expect(errors(await check(empty)).map(({ rule }) => rule)).toEqual(['no_data'])

@@ -472,7 +472,70 @@ it('finds nothing in a vault that was not touched', async () => {
   expect((await found(vault, [])).map(describe)).toEqual([])
 }, 30_000)
 
-it.each(DAMAGES.map(each => [each.what, each] as const))(
+/** A block of lines that was written twice. */
+const repeat =
+  (share: number, count: number): Spoil =>
+  lines => {
+    const n = at(lines, share)
+    lines.splice(n + count, 0, ...lines.slice(n, n + count))
+    return n + count + 1
+  }
+
+const okxStatus: Place = ['okx', 'status', 'BTC-USDT', 0]
+
+/** Each takes effect beyond its line, and would hide others. */
+const WIDE_DAMAGES: readonly Damage[] = [
+  {
+    what: 'a frame that the engine cannot read any more',
+    place: ['okx', 'frames', 'okx-1', 0],
+    rules: ['not_rebuilt'],
+    spoil: change(
+      0.5,
+      line => line.replace(/"prevSeqId":\d+/, '"prevSeqId":null'),
+      line => line.includes('"action":"update"')
+    )
+  },
+  { what: 'a block of frames twice', place: bitfinexFrames, rules: ['frame_order'], spoil: repeat(0.5, 9) },
+  {
+    what: 'the last frame removed',
+    place: ['bitfinex', 'frames', 'bitfinex-1', 1],
+    rules: ['frame_missing'],
+    spoil: lines => {
+      lines.pop()
+      return lines.length + 1
+    }
+  },
+  {
+    what: 'a block of updates twice',
+    place: ['okx', 'l2_updates', 'BTC-USDT', 0],
+    rules: ['time_back'],
+    spoil: repeat(0.4, 9)
+  },
+  {
+    what: 'a block of trades twice',
+    place: ['coinbase', 'trades', 'BTC-USD', 0],
+    rules: ['time_back'],
+    spoil: repeat(0.4, 5)
+  },
+  {
+    what: 'an event cut',
+    place: ['bitfinex', 'l3_events', 'BTCUSD', 0],
+    rules: ['torn_line'],
+    spoil: change(0.6, line => line.slice(0, line.length / 2))
+  },
+  { what: 'started removed', place: okxStatus, rules: ['missing_status'], spoil: remove(0) },
+  { what: 'a status doubled', place: okxStatus, rules: ['duplicate_line'], spoil: double(0.5) },
+  { what: 'two statuses swapped', place: okxStatus, rules: ['time_back'], spoil: swap(0.2) },
+  {
+    what: 'a status cut',
+    place: okxStatus,
+    rules: ['torn_line'],
+    spoil: change(0.5, line => line.slice(0, line.length / 2))
+  },
+  { what: 'a blank behind a status', place: okxStatus, rules: ['bad_json'], spoil: change(0.5, line => `${line} `) }
+]
+
+it.each([...DAMAGES, ...WIDE_DAMAGES].map(each => [each.what, each] as const))(
   'finds %s, and nothing else',
   async (_, damage) => {
     const copy = copyVault()

@@ -56,6 +56,32 @@ function told({ event, incident }: Alert): string {
 
 const KEY = 'torn_line:okx:BTC-USDT:trades'
 
+function mute(name: string): Finding {
+  return finding({
+    rule: 'mute_instrument',
+    name,
+    feed: '',
+    message: name === '' ? 'none is live' : `${name}: has no book`
+  })
+}
+
+describe('an exchange of which all is mute', () => {
+  it('stays one incident until the last instrument is well', () => {
+    const story = new Story()
+    expect(story.round([mute('')])).toEqual(['trigger mute_instrument:okx:: 1'])
+    expect(story.round([mute('A'), mute('B')])).toEqual([])
+    expect(story.round([mute('B')])).toEqual([])
+    expect(story.round([])).toEqual([])
+    expect(story.round([])).toEqual(['resolve mute_instrument:okx:: 1'])
+    expect(story.round([mute('B')])).toEqual(['trigger mute_instrument:okx:B: 1'])
+  })
+
+  it('names an instrument once', () => {
+    const { incidents } = nextState(EMPTY_STATE, { findings: [mute('A')] }, 1, RECEIVERS)
+    expect(incidents[0]?.summary).toBe('okx A: has no book')
+  })
+})
+
 describe('incidents', () => {
   it('tells one cause once in ten rounds, and its end once', () => {
     const story = new Story()

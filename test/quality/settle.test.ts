@@ -95,3 +95,31 @@ it('does not tell of the end of records where a process is dead', () => {
   ])
   expect(rules([unended])).toEqual(['unended 3'])
 })
+
+it('tells a block of lines that stands twice by its first', () => {
+  const twice = (line: number) => finding('not_rebuilt', 'trades', line, line, { message: 'stands twice' })
+  const block = [finding('time_back', 'trades', 7, 7), twice(8), finding('duplicate_trade', 'trades', 9, 9)]
+  const found = settle([...block, twice(20)])
+  expect(found.map(({ rule, line, message }) => `${rule} ${line} ${message}`)).toEqual([
+    'time_back 7 x; so with the next 2 lines',
+    'not_rebuilt 20 stands twice'
+  ])
+  // What is missing behind a line, or is wrong in it, is something else.
+  expect(rules([twice(8), finding('not_rebuilt', 'trades', 9, 9), finding('bad_json', 'trades', 10, 10)])).toHaveLength(
+    3
+  )
+})
+
+it('leaves out what a line of status that cannot be read seems to lack', () => {
+  const missing = finding('not_rebuilt', 'status', 5, 3)
+  expect(rules([finding('torn_line', 'status', 4, null), missing])).toEqual(['torn_line 4'])
+  expect(rules([finding('torn_line', 'status', 40, null), missing])).toHaveLength(2)
+  expect(rules([finding('torn_line', 'trades', 4, null), finding('not_rebuilt', 'trades', 5, 3)])).toHaveLength(2)
+})
+
+it('takes lines that are missing behind one that was overwritten for a part of the same', () => {
+  const missing = finding('not_rebuilt', 'trades', 5, 3, { message: '12 lines are missing here: x' })
+  expect(rules([finding('torn_line', 'trades', 4, null), missing])).toEqual(['torn_line 4'])
+  expect(rules([finding('torn_line', 'trades', 3, null), missing])).toHaveLength(2)
+  expect(rules([finding('bad_json', 'frames', 4, 1), finding('frame_missing', 'frames', 5, 2)])).toEqual(['bad_json 4'])
+})
