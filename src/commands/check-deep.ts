@@ -164,6 +164,8 @@ export interface ComparisonOptions {
   readonly hour: number
   readonly toUs: number
   readonly derived: readonly HourFile[]
+  /** Whether no frames were kept of what an instrument received at a moment, as far as lines were played. */
+  isUnkept(name: string, us: number): boolean
 }
 
 /** One derived feed of one instrument. */
@@ -418,7 +420,8 @@ class FeedComparison {
     const { file, line } = this.here()
     const isMoved = this.missed.delete(`${have}\n`)
     const isSlipped = us < this.options.hour * 3_600_000_000 + FLAG_US && have.includes('"gap_detected":true')
-    if (!isMoved && !isSlipped && !this.isResyncing && !this.doubt.isWrong(us)) {
+    const isUnkept = this.options.isUnkept(this.about.name, us)
+    if (!isMoved && !isSlipped && !isUnkept && !this.isResyncing && !this.doubt.isWrong(us)) {
       if (this.early.size > DIFFERENCES_MAX) this.early.clear()
       if (have !== this.recent) this.early.add(`${have}\n`)
       const what = have === this.recent ? 'stands twice' : `the frames do not give it: ${shorten(have)}`

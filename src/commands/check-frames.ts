@@ -8,7 +8,7 @@ import { HOUR_US } from '../core/time.ts'
 import { EXCHANGES } from '../exchanges/registry.ts'
 import type { Finding } from '../quality/finding.ts'
 import { type CutFrame, FrameJudge } from '../quality/frames.ts'
-import type { Session } from '../quality/runs.ts'
+import { isUnkept, type Session } from '../quality/runs.ts'
 import type { TickSpan } from '../quality/settle.ts'
 import { folderName, type HourFile } from '../vault/layout.ts'
 import { readBytes } from '../vault/reader.ts'
@@ -67,7 +67,7 @@ class ConnectionHour {
   readonly idle: TickSpan[] = []
   /** What each process wrote. */
   readonly sessions: Session[] = []
-  private session: Omit<Session, 'isClosed' | 'file' | 'line'> | undefined
+  private session: Omit<Session, 'toUs' | 'isClosed' | 'file' | 'line'> | undefined
   /** The line at hand. */
   private end = { dir: '', file: '', line: 0 }
 
@@ -163,12 +163,20 @@ class ConnectionHour {
     this.tickUs = cut.us
   }
 
+  /** The sessions so far, and the one that goes on. */
+  get begun(): Session[] {
+    const { session, end, isClosed } = this
+    if (session === undefined) return this.sessions
+    const toUs = isClosed ? this.lastUs : Number.POSITIVE_INFINITY
+    return [...this.sessions, { ...session, ...end, toUs, isClosed }]
+  }
+
   private endSession(): void {
     const { session, end } = this
     this.session = undefined
     if (session === undefined || this.sessions.length === SPANS_MAX) return
     const { dir, file, line } = end
-    this.sessions.push({ ...session, isClosed: dir === 'close' || dir === 'skip', file, line })
+    this.sessions.push({ ...session, toUs: this.lastUs, isClosed: dir === 'close' || dir === 'skip', file, line })
   }
 
   /** Of the observer: what is wrong with a file. */
@@ -217,7 +225,15 @@ export async function checkFrames(
   )
   const bySource = new Map(connections.map(each => [each.source, each]))
   const { hour, derived } = task
-  const comparison = new Comparison({ vault: scope.vault, exchange: task.exchange, hour, toUs: scope.toUs, derived })
+  const comparison = new Comparison({
+    ...{ vault: scope.vault, exchange: task.exchange, hour, toUs: scope.toUs, derived },
+    isUnkept: (name, us) =>
+      isUnkept(
+        connections.flatMap(each => each.begun),
+        name,
+        us
+      )
+  })
   const playback = isPlayed ? new Playback(exchange, sinkFor(comparison, task, scope)) : undefined
   let told = 0
   let count = 0
@@ -255,7 +271,8 @@ export async function checkFrames(
   const idle = connections.flatMap(each => each.idle)
   const looked = connections.flatMap(each => each.looked)
   const sessions = connections.flatMap(each => each.sessions)
-  return { findings: store.findings, more: store.more, lines, chars: told, idle, looked, sessions, statuses: [], edges }
+  const { findings, more } = store
+  return { findings, more, lines, chars: told, idle, looked, sessions, statuses: [], edges, origins: [] }
 }
 
 /** Where what the playback gives goes to: all of it with `--deep`, else only what tells of checksums. */

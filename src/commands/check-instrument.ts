@@ -2,6 +2,7 @@
 import type { Finding } from '../quality/finding.ts'
 import { InstrumentJudge } from '../quality/instrument.ts'
 import type { HourFile } from '../vault/layout.ts'
+import { folderName } from '../vault/layout.ts'
 import { placeOf } from '../vault/streams.ts'
 import { LineCursor, type Trouble } from './check-lines.ts'
 import {
@@ -10,7 +11,8 @@ import {
   FindingStore,
   type InstrumentTask,
   isOpenEnd,
-  makeFinding
+  makeFinding,
+  type Origin
 } from './check-tasks.ts'
 
 /** One feed of the instrument, and its place in the order of lines of one moment. */
@@ -20,6 +22,12 @@ interface FeedLines {
   readonly cursor: LineCursor
   file: string
 }
+
+const STATUS = 'status'
+const STARTED = '"event":"started"'
+const KEPT = '"frames":true'
+const FLAGGED = '"gap_detected":true'
+const CONN = /"conn":"([\w.:-]+)","frame":\d/
 
 const TROUBLE_RULES = {
   damaged: 'damaged_file',
@@ -47,6 +55,7 @@ export async function checkInstrument(
   }
   const judge = new InstrumentJudge({ exchange, name, report, cadenceMs, endUs: Math.min(scope.toUs, scope.nowUs) })
   const feeds = openFeeds(task, scope, report, judge, note)
+  const origins = new Origins(exchange)
   let live: FeedLines[] = []
   for (const each of feeds) if (await each.cursor.fill()) live.push(each)
   while (live.length > 0) {
@@ -58,7 +67,9 @@ export async function checkInstrument(
       if (cursor.file !== first.file) {
         first.file = cursor.file
         judge.startFile(feed, cursor.file, cursor.hour)
+        origins.startFile(feed, cursor.file, cursor.hour, cursor.text!)
       }
+      if (feed === STATUS) origins.takeStatus(cursor.text!)
       judge.take(feed, cursor.file, cursor.line, cursor.text!)
       lines++
       more = cursor.advance() || (await cursor.fill())
@@ -68,7 +79,29 @@ export async function checkInstrument(
   judge.finish()
   const statuses = judge.marks === null ? [] : [{ exchange, name, marks: judge.marks }]
   const empty = { idle: [], looked: [], edges: [], sessions: [] }
-  return { findings: store.findings, more: store.more, lines, chars, statuses, ...empty }
+  return { findings: store.findings, more: store.more, lines, chars, statuses, origins: origins.found, ...empty }
+}
+
+/** Which connections the hours of an instrument come from, as far as their processes said that they keep frames. */
+class Origins {
+  readonly found: Origin[] = []
+  private readonly exchange: string
+  private isKept = false
+
+  constructor(exchange: string) {
+    this.exchange = exchange
+  }
+
+  takeStatus(text: string): void {
+    if (text.includes(STARTED)) this.isKept = text.includes(KEPT)
+  }
+
+  startFile(feed: string, file: string, hour: number, text: string): void {
+    // A flagged snapshot of the last millisecond of an hour is dated into the next.
+    if (!this.isKept || feed === STATUS || text.includes(FLAGGED)) return
+    const conn = CONN.exec(text)?.[1]
+    if (conn !== undefined) this.found.push({ exchange: this.exchange, name: folderName(conn), hour, file })
+  }
 }
 
 function openFeeds(

@@ -1,8 +1,11 @@
+import { existsSync } from 'node:fs'
 import { isoMs } from '../core/time.ts'
 import type { Finding, RuleId } from '../quality/finding.ts'
 import { judgeTurn } from '../quality/frames.ts'
 import { judgeRuns } from '../quality/runs.ts'
 import { settle } from '../quality/settle.ts'
+import { hourPath, retentionLockPath } from '../vault/layout.ts'
+import { placeOf } from '../vault/streams.ts'
 import { storeDays } from './check-days.ts'
 import { checkLive } from './check-live.ts'
 import { checkPlaces, type Holdings, listHoldings, namesWritten } from './check-place.ts'
@@ -96,6 +99,7 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
     tellTurns(planned, pieces, scope, report)
     const [sessions, statuses] = [pieces.flatMap(each => each.sessions), pieces.flatMap(each => each.statuses)]
     judgeRuns(sessions, statuses, finding => (finding.us ?? fromUs) >= fromUs && report(finding))
+    tellLackingFrames(pieces, all, vault, report)
     const nothing = { exchange: '', name: '', feed: '', file: '' }
     if (planned.length === 0) report(makeFinding('no_data', nothing, null, null, 'there is no hour file to look at'))
   }
@@ -156,6 +160,30 @@ function tellTurns(
       const about = { exchange: task.exchange, name, feed: 'frames', file: first.file }
       report(makeFinding('frame_missing', about, first.line, first.us, fault))
     }
+  }
+}
+
+/** Tells of hours of frames that records come from, and that are not there. */
+function tellLackingFrames(
+  pieces: readonly CheckPiece[],
+  { files }: Holdings,
+  vault: string,
+  report: (finding: Finding) => void
+): void {
+  // Retention deletes the files of an hour one after the other.
+  if (existsSync(retentionLockPath(vault))) return
+  const held = new Set(
+    files.flatMap(({ exchange, feed, name, hour }) => (feed === 'frames' ? `${exchange}/${name}/${hour}` : []))
+  )
+  for (const { exchange, name, hour, file } of pieces.flatMap(({ origins }) => origins)) {
+    const key = `${exchange}/${name}/${hour}`
+    if (held.has(key)) continue
+    held.add(key)
+    const place = placeOf(vault, hourPath(vault, exchange, 'frames', name, hour))
+    const about = { exchange, name, feed: 'frames', file: place }
+    report(
+      makeFinding('missing_feed', about, null, null, `is missing: ${file} comes from it, and its process kept frames`)
+    )
   }
 }
 

@@ -67,6 +67,17 @@ export interface CheckPiece {
   readonly sessions: readonly Session[]
   readonly statuses: readonly StatusRuns[]
   readonly edges: { readonly name: string; readonly first: FrameEdge; readonly last: FrameEdge }[]
+  readonly origins: readonly Origin[]
+}
+
+/** An hour file begins with a record of this connection, whose process kept frames: so there is an hour of them. */
+export interface Origin {
+  readonly exchange: string
+  /** The folder name of the connection. */
+  readonly name: string
+  readonly hour: number
+  /** The hour file, relative to the vault. */
+  readonly file: string
 }
 
 const FINDINGS_MAX = 1000

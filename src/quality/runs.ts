@@ -12,6 +12,7 @@ export interface Session {
   /** Empty where no line says it. */
   readonly run: string
   readonly fromUs: number
+  readonly toUs: number
   /** Whether it begins with the first line of the process. */
   readonly isFirst: boolean
   /** Whether it ends with a `close` line, or with one that tells of lines that were left out. */
@@ -19,6 +20,21 @@ export interface Session {
   /** Where its last line stands. */
   readonly file: string
   readonly line: number
+}
+
+/** A flagged snapshot may be dated a millisecond after its frame. */
+const SLACK_US = 2000
+
+/**
+ * Whether none of some sessions can have brought what an instrument received at a moment: the processes had not begun then, or
+ * had closed their connections. Another one captured, that kept no frames. False where there is none of the instrument.
+ */
+export function isUnkept(sessions: readonly Session[], name: string, us: number): boolean {
+  const own = sessions.filter(({ names }) => names.includes(name))
+  return (
+    own.length > 0 &&
+    own.every(({ fromUs, toUs, isFirst, isClosed }) => (us < fromUs ? isFirst : isClosed && us > toUs + SLACK_US))
+  )
 }
 
 /** A line of status that tells of a process; `run` is empty where it does not say which. */

@@ -188,6 +188,32 @@ describe('a check', () => {
     expect(errors(await check(copy, { deep: true }))).toMatchObject([{ rule: 'doubled_hour', line: 1 }])
   })
 
+  it('asks for no frames of a process that kept none, before and behind one that did', async () => {
+    const part = join(folder, 'part')
+    const where = ['--vault', part, '--log-dir', join(folder, 'logs'), '--cadence', '100ms', '--duration', '1s']
+    for (const more of [['--no-frames'], [], ['--no-frames']])
+      expect((await l3cap('run', '--simulate', ...where, ...more)).code).toBe(0)
+    expect((await check(part, { deep: true })).findings.filter(({ severity }) => severity !== 'info')).toEqual([])
+  })
+
+  it('misses frames that its records come from, unless none were kept', async () => {
+    const copy = copyVault()
+    const frames = fileOf(copy, 'frames')
+    unlinkSync(frames)
+    for (const deep of [false, true]) {
+      const { findings } = await check(copy, { deep })
+      const told = findings
+        .filter(({ severity }) => severity === 'error')
+        .map(({ rule, file }) => [rule, join(copy, file)])
+      expect(told).toEqual([['missing_feed', frames]])
+    }
+    const status = fileOf(copy, 'status')
+    const text = readFileSync(status, 'utf8')
+    expect(text).toContain('"frames":true')
+    writeFileSync(status, text.replace('"frames":true', '"frames":false'))
+    expect((await check(copy)).counts.errors).toBe(0)
+  })
+
   it('keeps a thousand findings of a rule and file, and counts the others', async () => {
     const copy = copyVault()
     appendFileSync(fileOf(copy, 'trades'), 'x\n'.repeat(1500))

@@ -120,15 +120,25 @@ it('keeps what no frames can mend as it is, and says why', async () => {
 })
 
 it('does not replace records by fewer of them, as where frames were not kept all the time', async () => {
-  const [frames, events] = [fileOf('frames'), fileOf('l3_events')]
-  const { code, report } = await mended(raw => {
-    // As after a capture with --no-frames and one with them: the first half has no frames.
-    const lines = readFileSync(join(raw, frames), 'utf8').trimEnd().split('\n')
-    writeFileSync(join(raw, frames), `${lines.slice(0, 10).join('\n')}\n`)
-    change(join(raw, events), () => 'nothing')
-  })
+  const part = join(folder, 'part')
+  const where = ['--vault', part, '--log-dir', join(folder, 'logs'), '--cadence', '100ms']
+  for (const more of [
+    ['--no-frames', '--duration', '2s'],
+    ['--duration', '1s']
+  ]) {
+    const run = await l3cap('run', '--simulate', ...where, ...more)
+    expect(run.code, run.stderr).toBe(0)
+  }
+  const events = [...filesOf(part).keys()].find(path => path.includes('/l3_events/'))!
+  change(join(part, 'raw', events), () => 'nothing')
+  const out = `${part}-mended`
+  const { code, stdout } = await l3cap('repair', '--vault', part, '--out', out, '--json')
   expect(code).toBe(1)
-  expect(report.kept.map(({ why }) => why).join()).toMatch(/its frames give \d+ records, and it has \d+/)
+  const { kept, mended } = JSON.parse(stdout) as MendReport
+  expect(mended).toEqual([])
+  expect(kept.map(({ file }) => file)).toEqual([`raw/${events}`])
+  expect(kept[0]!.why).toMatch(/^its frames give \d+ records, and it has \d+/)
+  expect(filesOf(out)).toEqual(filesOf(part))
 })
 
 it('writes into no vault that is there, and not over the one it mends', async () => {

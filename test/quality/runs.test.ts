@@ -1,13 +1,14 @@
 import { expect, it } from 'vitest'
 import { HOUR_US } from '../../src/core/time.ts'
-import { judgeRuns, type RunMark, type Session } from '../../src/quality/runs.ts'
+import { isUnkept, judgeRuns, type RunMark, type Session } from '../../src/quality/runs.ts'
 
 const US = 495_000 * HOUR_US
 
 function session(run: string, second: number, more: Partial<Session> = {}): Session {
   const place = { file: 'frames', line: 90 }
   const fromUs = US + second * 1_000_000
-  return { exchange: 'okx', name: 'okx-1', names: ['A'], run, fromUs, isFirst: true, isClosed: true, ...place, ...more }
+  const span = { fromUs, toUs: fromUs + 1_000_000, isFirst: true, isClosed: true }
+  return { exchange: 'okx', name: 'okx-1', names: ['A'], run, ...span, ...place, ...more }
 }
 
 function mark(event: RunMark['event'], run: string, second: number, line: number): RunMark {
@@ -53,4 +54,16 @@ it('goes by the last hour of a connection', () => {
   expect(judged([session('r', 5), first], WHOLE)).toEqual([])
   // Whose it is cannot be said.
   expect(judged([first, session('', 5, { isClosed: false, names: [] })], WHOLE)).toEqual([])
+})
+
+it('knows of which moments no process kept frames', () => {
+  const at = (second: number) => US + second * 1_000_000
+  const between = [session('r', 2), session('s', 8)]
+  expect([1, 2, 2.5, 3, 5, 8.5, 12].filter(second => isUnkept(between, 'A', at(second)))).toEqual([1, 5, 12])
+  // It goes on, it began before what is there, or it was another instrument's.
+  expect(isUnkept([session('r', 2, { isClosed: false })], 'A', at(5))).toBe(false)
+  expect(isUnkept([session('r', 2, { isFirst: false })], 'A', at(1))).toBe(false)
+  expect(isUnkept([session('r', 2, { names: ['B'] })], 'A', at(5))).toBe(false)
+  // A flagged snapshot is dated a little later.
+  expect(isUnkept(between, 'A', at(3) + 1000)).toBe(false)
 })
