@@ -231,7 +231,7 @@ describe('binance spot', () => {
   })
 
   it('pings, and ends a connection that does not answer or is too old', async () => {
-    const simulator = await start({ heartbeatMs: 150, lifetimeMs: 2000 })
+    const simulator = await start({ heartbeatMs: 400, lifetimeMs: 4000 })
     const [polite, rude] = await Promise.all([
       connect(simulator, '/ws'),
       connect(simulator, '/ws', { autoPong: false })
