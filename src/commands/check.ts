@@ -5,12 +5,11 @@ import { Command, Option } from 'commander'
 import { type AlertFlags, readAlertSettings } from '../config/alerts.ts'
 import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
-import { parseDuration, parseMoment } from '../core/time.ts'
 import { listNames, narrowFilter } from '../vault/layout.ts'
 import { addAlertOptions, alertOnce, hasAlerts, watch } from './alerting.ts'
 import { describeReport, ProgressBar } from './check-print.ts'
 import { type CheckReport, runCheck } from './check-run.ts'
-import { collect } from './options.ts'
+import { collect, readRange } from './options.ts'
 
 interface Options extends AlertFlags {
   readonly vault: string
@@ -57,7 +56,7 @@ async function check(options: Options): Promise<void> {
   mistakes.push(...alertMistakes)
   const jobs = Number(options.jobs)
   if (!Number.isInteger(jobs) || jobs < 1) mistakes.push(`--jobs must be a whole number from 1, not ${options.jobs}`)
-  const rangeOf = readRange(options, mistakes)
+  const rangeOf = readRange(options, Date.now() * 1000, mistakes)
   // A disk that is not there is what alerts are for, and no mistake of who asks for them.
   const isAlarmed = settings.watchMs !== null || hasAlerts(settings)
   if (!isAlarmed || holdsAny(vault)) mistakes.push(...select(options).mistakes)
@@ -117,34 +116,6 @@ function holdsAny(vault: string): boolean {
 
 function isDirectory(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
-}
-
-/** The range that was asked for, as it is at a moment (µs). */
-function readRange(
-  options: Options,
-  mistakes: string[]
-): (nowUs: number) => { fromUs: number | undefined; toUs: number | undefined } {
-  const { since, from, to } = options
-  const sinceMs = since === undefined ? undefined : parseDuration(since)
-  const nowUs = Date.now() * 1000
-  if (since !== undefined && sinceMs === undefined) mistakes.push(`--since: ${JSON.stringify(since)} is no duration`)
-  if (since !== undefined && from !== undefined) mistakes.push('--since and --from exclude each other')
-  for (const [name, text] of [
-    ['--from', from],
-    ['--to', to]
-  ] as const) {
-    if (text !== undefined && parseMoment(text, nowUs) === undefined)
-      mistakes.push(`${name}: ${JSON.stringify(text)} is no time`)
-  }
-  const at = (text: string | undefined, momentUs: number) =>
-    text === undefined ? undefined : parseMoment(text, momentUs)
-  const fromUs = at(from, nowUs)
-  const toUs = at(to, nowUs)
-  if (fromUs !== undefined && toUs !== undefined && fromUs >= toUs) mistakes.push('--from must lie before --to')
-  return momentUs => ({
-    fromUs: sinceMs === undefined ? at(from, momentUs) : momentUs - sinceMs * 1000,
-    toUs: at(to, momentUs)
-  })
 }
 
 /** What a check looks at, for the name of its alerts' state; empty for a whole vault. */

@@ -3,7 +3,7 @@ import { statSync, writeFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { defaultVault, environment } from '../config/env.ts'
 import { L3capError, messageOf } from '../core/errors.ts'
-import { HOUR_US, hourOf, isoMs, parseDuration, parseMoment } from '../core/time.ts'
+import { HOUR_US, hourOf, isoMs } from '../core/time.ts'
 import type { CoverageRange, CoverageReport, InstrumentCoverage } from '../quality/coverage.ts'
 import { mergeDays, type StoredDay } from '../quality/days.ts'
 import { coveredExchanges, coveredNames } from '../vault/coverage.ts'
@@ -14,7 +14,7 @@ import { coveragePage } from './coverage-page.ts'
 import { countFrames, type OnTrouble, scanInstrument } from './coverage-scan.ts'
 import { readSeries } from './coverage-series.ts'
 import { csvOf, describe } from './coverage-text.ts'
-import { collect } from './options.ts'
+import { collect, readRange } from './options.ts'
 
 interface Options {
   readonly vault: string
@@ -92,22 +92,11 @@ async function writePage(path: string, report: CoverageReport): Promise<void> {
 }
 
 function readOptions(options: Options, nowUs: number): { range: Range; filter: HourFilter } {
-  const { vault, since, from, to } = options
+  const { vault } = options
   const mistakes: string[] = []
   if (!statSync(vault, { throwIfNoEntry: false })?.isDirectory())
     throw new L3capError('USAGE', `there is no vault at ${vault}`)
-  const moment = (flag: string, text: string | undefined): number | undefined => {
-    const us = text === undefined ? undefined : parseMoment(text, nowUs)
-    if (text !== undefined && us === undefined)
-      mistakes.push(`${flag} must be a time such as 2026-11-20 or 2026-11-20T15:00, not ${JSON.stringify(text)}`)
-    return us
-  }
-  const sinceMs = since === undefined ? undefined : parseDuration(since)
-  if (since !== undefined && sinceMs === undefined)
-    mistakes.push(`--since must be a duration such as 6h or 5d, not ${JSON.stringify(since)}`)
-  const fromUs = sinceMs === undefined ? moment('--from', from) : nowUs - sinceMs * 1000
-  const toUs = moment('--to', to)
-  if (fromUs !== undefined && toUs !== undefined && fromUs >= toUs) mistakes.push('--from must be before --to')
+  const { fromUs, toUs } = readRange(options, nowUs, mistakes)(nowUs)
   const { filter, mistakes: unknown } = narrowFilter(vault, options.exchange, options.symbol)
   mistakes.push(...unknown)
   if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))

@@ -5,12 +5,12 @@ import { defaultVault } from '../config/env.ts'
 import { L3capError } from '../core/errors.ts'
 import { FEEDS } from '../core/instrument.ts'
 import { printable } from '../core/printable.ts'
-import { parseDuration, parseMoment } from '../core/time.ts'
+import { parseDuration } from '../core/time.ts'
 import { imageStartUs, Merge, type MergeInput } from '../replay/merge.ts'
 import { Tempo } from '../replay/tempo.ts'
 import { type HourFilter, narrowFilter } from '../vault/layout.ts'
 import { listStreams, placeOf, type Range } from '../vault/streams.ts'
-import { collect } from './options.ts'
+import { collect, readRange } from './options.ts'
 
 interface Options {
   readonly vault: string
@@ -114,22 +114,12 @@ function readOptions(options: Options, nowUs: number): Plan {
     if (found.length === 0) mistakes.push(`--feeds ${word}: it is one of events, trades, snapshots, status, frames`)
     return found
   })
-  const moment = (name: string, text: string | undefined) => {
-    const us = text === undefined ? undefined : parseMoment(text, nowUs)
-    if (text !== undefined && us === undefined)
-      mistakes.push(`${name} ${text} is no time such as 2026-11-20T15:30:00Z or -5m`)
-    return us
-  }
   const duration = (name: string, text: string | undefined) => {
     const ms = text === undefined ? undefined : parseDuration(text)
     if (text !== undefined && ms === undefined) mistakes.push(`${name} ${text} is no duration such as 500ms, 30s or 5m`)
     return ms === undefined ? undefined : ms * 1000
   }
-  const sinceUs = duration('--since', options.since)
-  if (options.since !== undefined && options.from !== undefined) mistakes.push('--since and --from exclude each other')
-  const fromUs = moment('--from', options.from) ?? (sinceUs === undefined ? undefined : nowUs - sinceUs)
-  const toUs = moment('--to', options.to)
-  if (fromUs !== undefined && toUs !== undefined && fromUs >= toUs) mistakes.push('--to lies before --from')
+  const range = readRange(options, nowUs, mistakes)(nowUs)
   const port = options.serve === undefined ? null : Number(options.serve)
   if (port !== null && !(Number.isInteger(port) && port >= 0 && port <= 65_535))
     mistakes.push(`--serve ${options.serve} is no port from 0 to 65535`)
@@ -143,7 +133,7 @@ function readOptions(options: Options, nowUs: number): Plan {
   mistakes.push(...unknown)
   if (mistakes.length > 0) throw new L3capError('USAGE', mistakes.join('\n'))
   const { vault, image, once } = options
-  return { vault, filter, feeds, range: { fromUs, toUs }, image, speed, idleUsMax, port, once }
+  return { vault, filter, feeds, range, image, speed, idleUsMax, port, once }
 }
 
 /** The streams to merge. Frames belong to connections: names of instruments alone leave none of them out. */

@@ -99,6 +99,7 @@ describe('the command', () => {
     [['--from', '2026-13-01'], '--from'],
     [['--from', '2026-11-20', '--to', '2026-11-19'], '--from must lie before --to'],
     [['--since', '1h', '--from', '2026-11-20'], 'exclude each other'],
+    [['--since', '1h', '--to', '2026-11-19'], '--since must lie before --to'],
     [['--live', '--deep'], 'exclude each other'],
     [['--jobs', '0'], '--jobs'],
     [['--exchange', 'nowhere'], '--exchange nowhere'],

@@ -146,8 +146,9 @@ describe('replay', () => {
       ...['--symbol', 'CCC', '--feeds', 'candles', '--from', 'dawn', '--speed', '0', '--skip-idle', 'long', '--once']
     )
     expect(code).toBe(2)
-    for (const word of ['--symbol CCC', '--feeds candles', '--from dawn', '--speed 0', '--skip-idle long', '--once'])
+    for (const word of ['--symbol CCC', '--feeds candles', '--speed 0', '--skip-idle long', '--once'])
       expect(stderr).toContain(word)
+    expect(stderr).toMatch(/--from must be a time such as .*, not "dawn"$/m)
     expect(await replay('--since', '1h', '--from', '2026-11-20')).toMatchObject({ code: 2 })
   })
 
